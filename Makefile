@@ -1,0 +1,44 @@
+# Everything is made in .venv from pyproject.toml; only make and a Python of 3.11 or later are needed.
+#   make run    solve the flagship case
+#   make test   the test suite without the slow tests
+#   make bench  the speed figures
+#   make lint   style and formatting
+
+# The first interpreter that is new enough; `make PYTHON=/path/to/python run` overrides it.
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; \
+	done)
+BIN := .venv/bin
+
+.PHONY: run test bench lint clean
+
+run: .venv/installed
+	$(BIN)/dawndusk run cases/suncatcher.toml
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow" tests
+
+bench: .venv/installed-dev
+	$(BIN)/python -m pytest bench
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+
+# The stamps are newer than pyproject.toml until it changes; then the environment is made afresh, so that
+# nothing that is no longer declared lingers in it.
+.venv/installed: pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "dawndusk needs Python 3.11 or later on the PATH (as python3, python or python3.11 and up);" \
+		"found: $$(python3 --version 2>&1 || python --version 2>&1)." \
+		"Name another one with: make PYTHON=/path/to/python $(firstword $(MAKECMDGOALS))" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

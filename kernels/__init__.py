@@ -1,0 +1,1 @@
+"""The physics: pure functions of arrays, SI units and radians throughout."""

@@ -1,0 +1,125 @@
+"""Pointing laws and array drives: from orbit and Sun to the directions of body faces and arrays."""
+
+from dataclasses import dataclass, field
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .numerics import unit
+
+# A direction is taken as degenerate when less than this part of it (squared sine) is left after projection;
+# above float32 rounding of the projection (1e-14), below any pointing error that matters (1e-5 rad).
+DEGENERATE = 1e-10
+
+
+# vmap rebuilds a pytree with batched leaves and placeholders: its fields cannot be shape-checked at run
+# time.
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Attitude:
+    """A pointing law for the body axes.
+
+    Attributes:
+        inertial_axes: Rows are the body axes x, y, z in eci. Row 0 is also the direction of the "inertial"
+            roll.
+        pointing: "sun": +z to the Sun. "nadir": +z to the Earth's centre. "velocity": +x along the
+            velocity, +z on the nadir side. "inertial": the axes are inertial_axes. Static.
+        roll: Around the Sun line, pointing "sun" only. +x as near as it gets to: "along_track" the
+            velocity, "nadir" the nadir, "inertial" row 0 of inertial_axes. Static.
+        yaw_steering: Pointing "nadir" only. True: the Sun lies in the body x-z plane, on the +x side.
+            False: +x as near to the velocity as it gets. Static.
+    """
+
+    inertial_axes: Float[Array, "3 3"]
+    pointing: str = field(metadata={"static": True})
+    roll: str = field(default="along_track", metadata={"static": True})
+    yaw_steering: bool = field(default=False, metadata={"static": True})
+
+
+def body_axes(
+    r: Float[Array, "3"], v: Float[Array, "3"], sun_hat: Float[Array, "3"], attitude: Attitude
+) -> Float[Array, "3 3"]:
+    """Body axes x, y, z as rows, in eci; right-handed and orthonormal.
+
+    Where the law leaves the turn about its main axis open (Sun along the velocity, say), the turn is fixed
+    by the orbit normal, or by the velocity under yaw steering; the derivatives stay finite there.
+
+    Args:
+        r: Position [m].
+        v: Velocity [m/s].
+        sun_hat: Unit vector to the Sun.
+    """
+    nadir, track = -unit(r), unit(v)
+    # Never parallel to both z and the wanted direction, unless two of them are the same.
+    normal = unit(jnp.cross(unit(r), track))
+    match attitude.pointing:
+        case "inertial":
+            return attitude.inertial_axes
+        case "velocity":
+            x = track
+            z = _perpendicular(nadir, x, normal)
+        case "nadir":
+            z = nadir
+            x = _perpendicular(sun_hat if attitude.yaw_steering else track, z, track)
+        case "sun":
+            z = sun_hat
+            match attitude.roll:
+                case "along_track":
+                    x = _perpendicular(track, z, normal)
+                case "nadir":
+                    x = _perpendicular(nadir, z, normal)
+                case "inertial":
+                    x = _perpendicular(attitude.inertial_axes[0], z, normal)
+                case other:
+                    raise ValueError(f"roll: got {other!r}; one of 'along_track', 'nadir', 'inertial'")
+        case other:
+            raise ValueError(f"pointing: got {other!r}; one of 'sun', 'nadir', 'velocity', 'inertial'")
+    return jnp.stack([x, jnp.cross(z, x), z])
+
+
+def array_normal(
+    axes: Float[Array, "3 3"], sun_hat: Float[Array, "3"], drive: str, axis_body: Float[Array, "3"]
+) -> Float[Array, "3"]:
+    """Outward normal of the array's cell side, in eci.
+
+    "fixed": axis_body itself. "one_axis": turned about axis_body to bring the normal nearest to the Sun,
+    that is the Sun direction less its part along the axis. "two_axis": to the Sun.
+
+    Args:
+        axes: Body axes as rows, in eci, from `body_axes`.
+        sun_hat: Unit vector to the Sun.
+        drive: Static.
+        axis_body: Unit vector in body axes: the normal ("fixed") or the turning axis ("one_axis").
+    """
+    axis = jnp.sum(axis_body[:, None] * axes, axis=0)
+    match drive:
+        case "fixed":
+            return axis
+        case "one_axis":
+            # With the Sun along the axis every turn is as good: any direction across the axis will do.
+            return _perpendicular(sun_hat, axis, _any_perpendicular(axis))
+        case "two_axis":
+            return sun_hat
+        case other:
+            raise ValueError(f"drive: got {other!r}; one of 'fixed', 'one_axis', 'two_axis'")
+
+
+def _any_perpendicular(z: Array) -> Array:
+    """A unit vector across the unit vector z, continuous but at one direction (Duff et al. 2017, JCGT
+    6-1)."""
+    sign = jnp.where(z[2] < 0, -1.0, 1.0).astype(z.dtype)
+    a = -1 / (sign + z[2])
+    return jnp.stack([1 + sign * z[0] ** 2 * a, sign * z[0] * z[1] * a, -sign * z[0]])
+
+
+def _perpendicular(wanted: Array, z: Array, fallback: Array) -> Array:
+    """Unit vector across z nearest to `wanted`; to `fallback` where `wanted` is along z."""
+    across = wanted - jnp.sum(wanted * z) * z
+    ok = jnp.sum(across * across) > DEGENERATE
+    other = fallback - jnp.sum(fallback * z) * z
+    # With both along z (a fixed direction of the case, chosen badly) anything across z is as good.
+    other = jnp.where(jnp.sum(other * other) > DEGENERATE, other, _any_perpendicular(z))
+    return unit(jnp.where(ok, across, other))

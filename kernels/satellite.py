@@ -1,0 +1,390 @@
+"""One coupled time step of a satellite: panel, coolant, nodes, array, battery, bus and compute.
+
+A step from t to t + dt, satellites on the last axis:
+
+1. The nodes, the coolant and the panel's tube cells take one implicit stage together (x direction of the panel).
+   Compute is throttled on the stage's own chip temperature and cut by what the bus can give.
+2. The panel takes its Peaceman-Rachford step with the coolant's heat of that stage.
+3. The nodes are extrapolated from their stage; the battery integrates the stage's power over dt.
+
+Each exchange enters both of its sides with the same number, so the step conserves heat by construction, and a state
+that it leaves unchanged is the steady solution of the undivided equations, whatever dt. Second order in time.
+Derived in docs/physics.md, "Coupled step".
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from . import battery as storage
+from . import coolant as loop
+from . import network as nodal
+from . import panel as panels
+from . import payload as compute
+from .battery import Battery
+from .constants import SIGMA
+from .coolant import Coolant
+from .network import Network
+from .panel import Panel
+from .payload import Payload
+from .revolution import Loads
+from .solar_array import SolarArray, array_power
+
+# The node stage is iterated: each pass linearises about the last one and hands its bus power, and the share of flow
+# that a bypass needs, to the next.
+STAGE_PASSES, BYPASS_PASSES = 2, 4
+
+
+# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bus:
+    """Electrical loads besides compute, heaters and pump.
+
+    Attributes:
+        base_load: Dissipated in the structure [W].
+        transmitted: Radio or laser power that leaves the satellite [W].
+        conversion_efficiency: Array terminals to bus; the loss heats the structure [-].
+    """
+
+    base_load: Float[Array, " b"]
+    transmitted: Float[Array, " b"]
+    conversion_efficiency: Float[Array, " b"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Params:
+    """A satellite's design. What a design lacks is None.
+
+    Attributes:
+        chip_fraction: Part of the payload's power dissipated in the chip node; the rest heats the cold plate [-].
+        space_temperature: [K].
+    """
+
+    panel: Panel
+    network: Network
+    bus: Bus
+    coolant: Coolant | None
+    array: SolarArray | None
+    battery: Battery | None
+    payload: Payload | None
+    chip_fraction: Float[Array, " b"]
+    space_temperature: Float[Array, " b"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What a step carries on.
+
+    Attributes:
+        panel: [K].
+        nodes: [K].
+        energy: In the battery [J].
+    """
+
+    panel: Float[Array, "nx ny b"]
+    nodes: Float[Array, "n b"]
+    energy: Float[Array, " b"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Power:
+    """The bus over one step, mean powers [W].
+
+    Attributes:
+        available: Array output if all of it were taken.
+        taken: Array output that is taken; the rest stays in the cells as heat.
+        asked: Compute demanded.
+        throttled: Cut from `asked` by chip temperature.
+        curtailed: Cut from the rest by what array and battery can give.
+        payload: Delivered to compute.
+        heater, pump, base, transmitted: Delivered.
+        unmet: Asked by those four and not delivered.
+        charge, discharge: At the battery's terminals.
+        drift: Into the battery's store if nothing were curtailed and its charge had no limits.
+    """
+
+    available: Float[Array, " b"]
+    taken: Float[Array, " b"]
+    asked: Float[Array, " b"]
+    throttled: Float[Array, " b"]
+    curtailed: Float[Array, " b"]
+    payload: Float[Array, " b"]
+    heater: Float[Array, " b"]
+    pump: Float[Array, " b"]
+    base: Float[Array, " b"]
+    transmitted: Float[Array, " b"]
+    unmet: Float[Array, " b"]
+    charge: Float[Array, " b"]
+    discharge: Float[Array, " b"]
+    drift: Float[Array, " b"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Step:
+    """What one step reports besides the new state.
+
+    Attributes:
+        power: The bus.
+        bypass: Share of the flow led past the radiator [-].
+        supply, radiator_inlet, radiator_outlet: Fluid temperatures at the stage [K].
+        panel_mean4: T^4, mean over the panel and the step by the trapezoidal rule over both half steps [K^4].
+    """
+
+    power: Power
+    bypass: Float[Array, " b"]
+    supply: Float[Array, " b"]
+    radiator_inlet: Float[Array, " b"]
+    radiator_outlet: Float[Array, " b"]
+    panel_mean4: Float[Array, " b"]
+
+
+def panel_means(T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Mean over the panel of T [K] and of T^4 [K^4]."""
+    return jnp.mean(T, axis=(0, 1)), jnp.mean((T * T) ** 2, axis=(0, 1))
+
+
+def run_bus(
+    params: Params,
+    load: Loads,
+    energy: Float[Array, " b"],
+    array_temperature: Float[Array, " b"],
+    heater: Float[Array, " b"],
+    asked: Float[Array, " b"],
+    throttled: Float[Array, " b"],
+) -> Power:
+    """Balance the bus over one step: battery first, then compute is cut, then the rest in equal parts.
+
+    Args:
+        asked: Compute demanded [W].
+        throttled: What the chip's temperature allows of it [W].
+    """
+    bus, zero = params.bus, jnp.zeros_like(asked)
+    available = zero if params.array is None else array_power(load.irradiance, array_temperature, params.array)
+    pump = zero if params.coolant is None else params.coolant.pump_power
+    essential = bus.base_load + bus.transmitted + heater + pump
+    offered = bus.conversion_efficiency * available
+    net = offered - essential - throttled
+
+    def store(power):
+        if params.battery is None:
+            return energy, zero, zero
+        return storage.battery_step(energy, power, load.dt, params.battery)
+
+    _, charge, discharge = store(net)
+    missing = jnp.maximum(-net - discharge, 0)
+    # Nothing missing beats nothing asked: at zero demand a tie would halve the slope.
+    curtailed = jnp.where(missing <= throttled, missing, throttled)
+    unmet = jnp.minimum(missing - curtailed, essential)
+    met = 1 - unmet / jnp.where(essential > 0, essential, 1.0)
+    payload = throttled - curtailed
+    if params.battery is None:
+        drift = net
+    else:
+        drift = jnp.where(
+            net > 0, params.battery.charge_efficiency * net, net / params.battery.discharge_efficiency
+        )
+    return Power(
+        available=available,
+        taken=(essential - unmet + payload + charge - discharge) / bus.conversion_efficiency,
+        asked=asked,
+        throttled=asked - throttled,
+        curtailed=curtailed,
+        payload=payload,
+        heater=met * heater,
+        pump=met * pump,
+        base=met * bus.base_load,
+        transmitted=met * bus.transmitted,
+        unmet=unmet,
+        charge=charge,
+        discharge=discharge,
+        drift=drift,
+    )
+
+
+def node_heat(params: Params, load: Loads, power: Power, heaters: Float[Array, "n b"]) -> Float[Array, "n b"]:
+    """Absorbed and electrical heat of each node, compute excepted [W]."""
+    unit = params.network.unit
+    loss = (1 - params.bus.conversion_efficiency) * power.taken
+    heat = heaters + unit("structure") * (load.body + power.base + loss)[None]
+    heat = heat + unit("array") * (load.array - power.taken)[None]
+    if params.battery is not None:
+        loss = (1 - params.battery.charge_efficiency) * power.charge
+        loss = loss + (1 / params.battery.discharge_efficiency - 1) * power.discharge
+        heat = heat + unit("battery") * loss[None]
+    return heat
+
+
+def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) -> tuple[State, tuple, Step]:
+    """Advance by one step.
+
+    Args:
+        params: Design.
+        state: At the start of the step.
+        means: `panel_means` of the state, which the step before has computed already.
+        load: One row of Loads, with `dt` the length of the step [s]; zero is harmless.
+
+    Returns:
+        The new state, its `panel_means`, and what the bus and the fluid did.
+    """
+    panel, network, coolant = params.panel, params.network, params.coolant
+    T, X, dt = state.panel, state.nodes, load.dt
+    h = dt / 2
+    n = X.shape[0]
+    mean, mean4 = means
+    zero = jnp.zeros_like(dt)
+    area = panel.area
+
+    gx, gy = panels.strip_conductances(panel)
+    link = jnp.sum(network.panel_conductance, axis=0) / area
+    weight = panels.loss_implicitness(mean, panel.heat_capacity, link, panel.emission, h)
+    across = jnp.swapaxes(panels.conduction(jnp.swapaxes(T, 0, 1), gy), 0, 1)
+    sunk = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4
+
+    # --- what the tube cells see, at the start of the step, of everything but the fluid
+    tube = T[:, 0]
+    cube = (panel.emission * SIGMA)[None] * tube**3
+
+    def from_nodes(X4, X1):
+        """Heat that the nodes send to the panel [W/m^2]."""
+        sent = SIGMA * jnp.sum(network.panel_radiative * X4, axis=0)
+        return (sent + jnp.sum(network.panel_conductance * X1, axis=0)) / area
+
+    def tube_march(bypassed, received):
+        effectiveness, rate = loop.tube_effectiveness(coolant, panel, bypassed)
+        exchange = (rate / (panel.length / panel.nx * panel.half_pitch / panel.ny))[None] * effectiveness
+        g = (h * gx[0, 0])[None]
+        i = jnp.arange(panel.nx)[:, None]
+        before = g * (i > 0).astype(g.dtype)
+        after = g * (i < panel.nx - 1).astype(g.dtype)
+        w, hr = weight[None], h[None]
+        diag = (panel.heat_capacity + weight * h * link)[None] + before + after + 4 * w * hr * cube
+        rhs = (panel.heat_capacity - (1 - weight) * h * link)[None] * tube
+        rhs = rhs + hr * (across[:, 0] + (sunk + received)[None] + (4 * w - 1) * cube * tube)
+        rows, a, b = loop.tube_elimination(diag, rhs, before, after, h[None] * exchange, effectiveness)
+        return rows, exchange, a, b
+
+    # --- implicit stage of nodes and fluid
+    chip = network.index("chip") if "chip" in network.names else network.index("cold_plate")
+    array = network.index("array")
+    share = params.chip_fraction if "chip" in network.names else zero
+    compute_heat = network.unit("chip") * share[None] + network.unit("cold_plate") * (1 - share)[None]
+    effectiveness = zero[None]
+    if coolant is not None:
+        effectiveness = -jnp.expm1(-network.loop_conductance / coolant.capacity_rate[None])
+        inlets, fluid_out = nodal.fluid_path(effectiveness)
+
+    def stage(X_old, power, bypassed):
+        """One linear solve for the nodes, given the bus and the bypass of the pass before."""
+        W, c = nodal.linearise(X_old, network, params.space_temperature, mean, mean4)
+        heaters, slope = nodal.heater_power(X_old, network)
+        W = W - jnp.eye(n, dtype=X.dtype)[:, :, None] * slope[:, None]
+        c = c + node_heat(params, load, power, met(power, heaters)[None] * heaters) + slope * X_old
+        own = -jnp.diagonal(W, axis1=0, axis2=1).T
+        if coolant is not None:
+            own = own + coolant.capacity_rate[None] * effectiveness
+        theta = panels.fitted_theta(own / network.heat_capacity * dt[None])
+        tau = theta * dt[None]
+        eye = jnp.eye(n, dtype=X.dtype)[:, :, None]
+        C = network.heat_capacity
+        A = eye * C[:, None] - tau[:, None] * W
+        b = C * X + tau * c
+        p = tau * compute_heat
+        if coolant is not None:
+            flow = coolant.capacity_rate
+            full = jnp.concatenate([A, jnp.zeros_like(A[:, :1])], axis=1)
+            basis = jnp.eye(n, n + 1, dtype=X.dtype)[:, :, None]
+            full = full - (tau * flow[None] * effectiveness)[:, None] * (inlets - basis)
+            # The panel's part of the stage depends on the nodes' heat only through the fluid.
+            rows, exchange, out_a, out_b = tube_march(bypassed, from_nodes(X_old**4, X_old))
+            kept = (1 - bypassed) * out_b + bypassed
+            pumped = power.pump / flow
+            last = jnp.zeros_like(fluid_out).at[n].set(1) - kept[None] * fluid_out
+            A = jnp.concatenate([full, last[None]])
+            b = jnp.concatenate([b, ((1 - bypassed) * out_a + kept * pumped)[None]])
+            p = jnp.concatenate([p, jnp.zeros_like(p[:1])])
+        z = nodal.solve_dense(A, jnp.stack([b, p], axis=1))
+        base, rise = z[:, 0], z[:, 1]
+        asked, allowed = zero, zero
+        if params.payload is not None:
+            asked = load.demand * params.payload.power
+            allowed = compute.throttled_power(base[chip], rise[chip], load.demand, params.payload)
+        cells = zero if array is None else base[array] + rise[array] * allowed
+        used = node_heat(params, load, power, met(power, heaters)[None] * heaters)
+        heaters, _ = nodal.heater_power(base[:n] + rise[:n] * allowed[None], network)
+        power = run_bus(params, load, state.energy, cells, jnp.sum(heaters, axis=0), asked, allowed)
+        z = base + rise * power.payload[None]
+        used = used - slope * (z[:n] - X_old)
+        owed = node_heat(params, load, power, met(power, heaters)[None] * heaters) - used
+        fluid = None
+        if coolant is not None:
+            inlet = jnp.sum(fluid_out * z, axis=0) + pumped
+            fluid = (rows, exchange, inlet, out_a + out_b * inlet, z[n])
+        return z[:n], theta, C + tau * own, power, fluid, owed
+
+    def met(power, heaters):
+        wanted = jnp.sum(heaters, axis=0)
+        return jnp.where(wanted > 0, power.heater / jnp.where(wanted > 0, wanted, 1.0), 1.0)
+
+    asked, allowed = zero, zero
+    if params.payload is not None:
+        asked = load.demand * params.payload.power
+        allowed = asked * compute.throttle(X[chip], params.payload)
+    cells = zero if array is None else X[array]
+    heater = jnp.sum(nodal.heater_power(X, network)[0], axis=0)
+    power = run_bus(params, load, state.energy, cells, heater, asked, allowed)
+    X_stage, theta, bypassed = X, None, zero
+    if coolant is not None and coolant.bypass:
+        supply_guess = coolant.setpoint
+        guess = jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * supply_guess
+        bypassed = loop.bypass_fraction(tube, guess, coolant, panel)
+    passes = BYPASS_PASSES if coolant is not None and coolant.bypass else STAGE_PASSES
+    for k in range(passes):
+        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, bypassed)
+        if coolant is not None and coolant.bypass and k < passes - 1:
+            wall, _ = loop.tube_substitution(fluid[0], fluid[2])
+            bypassed = loop.bypass_fraction(wall, fluid[2], coolant, panel)
+
+    # --- panel, with the stage's heat from fluid and nodes
+    received = sunk + from_nodes(X_stage**4, X_stage)
+    explicit = across + received[None, None]
+    H = None
+    if coolant is not None:
+        rows, exchange, inlet, outlet, supply = fluid
+        wall, entering = loop.tube_substitution(rows, inlet)
+        H = exchange * (entering - wall)
+        explicit = explicit.at[:, 0].add(H)
+    half = panels.sweep(T, gx, explicit, panel.heat_capacity, link, panel.emission, weight, h)
+    half_mean, half_mean4 = panel_means(half)
+    along = panels.conduction(half, gx)
+    explicit = jnp.swapaxes(along, 0, 1) + received[None, None]
+    if H is not None:
+        explicit = explicit.at[0].add(H)
+    turned = panels.sweep(jnp.swapaxes(half, 0, 1), gy, explicit, panel.heat_capacity, link, panel.emission, weight, h)
+    T_new = jnp.swapaxes(turned, 0, 1)
+
+    # --- nodes and battery
+    # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.
+    late = owed + network.panel_conductance * (half_mean - mean)[None]
+    late = late + SIGMA * network.panel_radiative * (half_mean4 - mean4)[None]
+    X_new = X + (X_stage - X) / theta + dt[None] * late / inertia
+    energy = state.energy
+    if params.battery is not None:
+        energy, _, _ = storage.battery_step(energy, power.charge - power.discharge, dt, params.battery)
+    if coolant is None:
+        inlet = outlet = supply = zero
+    new_means = panel_means(T_new)
+    over_step = (mean4 + 2 * half_mean4 + new_means[1]) / 4
+    return State(T_new, X_new, energy), new_means, Step(power, bypassed, supply, inlet, outlet, over_step)

@@ -1,0 +1,133 @@
+"""Closed-form diffuse view factors, and radiative exchange among gray surfaces with space."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .numerics import safe_sqrt
+
+
+def plate_to_sphere(
+    cos_tilt: Float[Array, "*batch"], r_over_R: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """View factor from a small one-sided plate to a sphere, the part below the plate's own horizon included.
+
+    With H = r/R, k = sqrt(H^2 - 1), lam the angle between the plate's normal and the sphere's centre:
+
+        |cos lam| >= 1/H:  F = max(cos lam, 0)/H^2
+        otherwise:         q = sqrt(1 - H^2 cos^2 lam)
+                           F = [atan2(q, k) + (cos lam atan2(q, -k cos lam) - k q)/H^2] / pi
+
+    Juul (1979), "View factors in radiation between two parallel oriented cylinders and spheres", and
+    Howell's catalogue B-43, with asin(k/(H sin lam)) and acos(-k cot lam) written as arc tangents, which
+    lose no digits in
+    float32 and whose derivatives stay finite: dF/dcos lam is continuous across both limits.
+
+    Args:
+        cos_tilt: Cosine of the angle from the plate's normal to the direction of the centre [-].
+        r_over_R: Distance from the centre over the radius, > 1 [-].
+    """
+    away = _away_from_sphere(-jnp.abs(cos_tilt), r_over_R)
+    # F(n) - F(-n) is the flux through the plate from the whole disc: exact, and it spares the second
+    # branch.
+    return away + jnp.maximum(cos_tilt, 0.0) / r_over_R**2
+
+
+def _away_from_sphere(cos_tilt: Array, H: Array) -> Array:
+    """plate_to_sphere for cos_tilt <= 0."""
+    q = safe_sqrt(1 - (H * cos_tilt) ** 2)
+    k = safe_sqrt(H * H - 1)
+    # atan2(0, 0) of a plate at exactly 90 degrees touching the sphere is kept out of the gradient.
+    x = jnp.maximum(-k * cos_tilt, 0.0)
+    seen = q > 0
+    q_safe = jnp.where(seen, q, 1.0)
+    F = (jnp.arctan2(q_safe, k) + (cos_tilt * jnp.arctan2(q_safe, x) - k * q_safe) / H**2) / math.pi
+    return jnp.where(seen, jnp.maximum(F, 0.0), 0.0)
+
+
+def perpendicular_plates(
+    edge: Float[Array, "*batch"], depth_1: Float[Array, "*batch"], depth_2: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """View factor F_12 between two rectangles at right angles that share an edge.
+
+    With W = depth_1/edge, H = depth_2/edge, Q = W^2 + H^2:
+
+        pi W F_12 = W atan(1/W) + H atan(1/H) - sqrt(Q) atan(1/sqrt(Q))
+                    + 1/4 { ln[(1 + W^2)(1 + H^2)/(1 + Q)] + W^2 ln[W^2 (1 + Q)/((1 + W^2) Q)]
+                                                           + H^2 ln[H^2 (1 + Q)/((1 + H^2) Q)] }
+
+    Hamilton and Morgan (1952), NACA TN 2836; Howell's catalogue C-14. Reciprocity: depth_1 F_12 = depth_2
+    F_21.
+
+    Args:
+        edge: Length of the shared edge, > 0 [m].
+        depth_1: Extent of plate 1 away from the edge, > 0 [m].
+        depth_2: Extent of plate 2 away from the edge, > 0 [m].
+    """
+    W, H = depth_1 / edge, depth_2 / edge
+    W2, H2 = W * W, H * H
+    Q = W2 + H2
+    S = jnp.sqrt(Q)
+    # (1+W2)(1+H2)/(1+Q) = 1 + W2 H2/(1+Q), and W2 (1+Q)/((1+W2) Q) = 1 - H2/((1+W2) Q): log1p keeps the
+    # digits of shallow plates in float32.
+    logs = (
+        jnp.log1p(W2 * H2 / (1 + Q))
+        + W2 * jnp.log1p(-H2 / ((1 + W2) * Q))
+        + H2 * jnp.log1p(-W2 / ((1 + H2) * Q))
+    )
+    angles = W * jnp.arctan2(edge, depth_1) + H * jnp.arctan2(edge, depth_2) - S * jnp.arctan(1 / S)
+    return (angles + logs / 4) / (math.pi * W)
+
+
+def parallel_plates(
+    width: Float[Array, "*batch"], depth: Float[Array, "*batch"], gap: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """View factor between two equal, directly opposed rectangles.
+
+    With X = width/gap, Y = depth/gap:
+
+        pi X Y/2 F = 1/2 ln[(1 + X^2)(1 + Y^2)/(1 + X^2 + Y^2)] + X sqrt(1 + Y^2) atan(X/sqrt(1 + Y^2))
+                     + Y sqrt(1 + X^2) atan(Y/sqrt(1 + X^2)) - X atan X - Y atan Y
+
+    Hamilton and Morgan (1952), NACA TN 2836; Howell's catalogue C-11.
+
+    Args:
+        width, depth: Sides of each plate, > 0 [m].
+        gap: Distance between the plates, > 0 [m].
+    """
+    X, Y = width / gap, depth / gap
+    a, b = jnp.sqrt(1 + Y * Y), jnp.sqrt(1 + X * X)
+    log = jnp.log1p((X * Y) ** 2 / (1 + X * X + Y * Y)) / 2
+    angles = X * (a * jnp.arctan(X / a) - jnp.arctan(X)) + Y * (b * jnp.arctan(Y / b) - jnp.arctan(Y))
+    return (log + angles) * 2 / (math.pi * X * Y)
+
+
+def exchange_areas(
+    F: Float[Array, "n n"], emissivity: Float[Array, " n"], area: Float[Array, " n"]
+) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    """Effective exchange areas of diffuse-gray surfaces that see each other and black space.
+
+        q_ij = sigma R_ij (T_i^4 - T_j^4),   R_ij = eps_i A_i B_ij,   (I - F diag(1 - eps)) B = F diag(eps)
+
+    and the same with the view of space, 1 - sum_j F_ij, on the right for R_space. All reflections are
+    counted (Gebhart 1961; Hottel's script-F times the area). R is symmetric when A_i F_ij = A_j F_ji, its
+    diagonal is set to zero (a surface exchanges nothing with itself), and
+
+        sum_j R_ij + R_space_i = eps_i A_i (1 - B_ii).
+
+    Args:
+        F: View factors, row i from surface i; each row sums to at most 1 [-].
+        emissivity: Gray infrared emissivity [-].
+        area: [m2].
+
+    Returns:
+        R [m2] and R_space [m2].
+    """
+    n = area.shape[0]
+    eye = jnp.eye(n, dtype=F.dtype)
+    to_space = 1 - jnp.sum(F, axis=1)
+    sources = jnp.concatenate([F * emissivity[None, :], to_space[:, None]], axis=1)
+    B = jnp.linalg.solve(eye - F * (1 - emissivity)[None, :], sources)
+    R = (emissivity * area)[:, None] * B
+    return R[:, :n] * (1 - eye), R[:, n]

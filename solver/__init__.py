@@ -1,0 +1,1 @@
+"""Cases in, results out: schema, runner, summary, plots and command line."""

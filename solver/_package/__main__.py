@@ -1,0 +1,3 @@
+from dawndusk.solver.cli import main
+
+main()

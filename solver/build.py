@@ -1,0 +1,655 @@
+"""From a case to the pytrees that the kernels take: the one place where units convert.
+
+    fleet = build(case, np.float32)
+
+Rows are distinct revolutions: plane x epoch, or satellite x epoch where [spread] makes every satellite its
+own. Leaves are host arrays, constant ones without copies: a fleet of a million rows costs little before it
+runs.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from ..kernels import timescale, view_factor
+from ..kernels.attitude import Attitude
+from ..kernels.battery import Battery, faded_capacity
+from ..kernels.constants import AU, ZERO_CELSIUS
+from ..kernels.coolant import Coolant
+from ..kernels.network import Network
+from ..kernels.orbit import Orbit, period
+from ..kernels.panel import Panel
+from ..kernels.payload import Payload
+from ..kernels.revolution import Revolution, Surfaces
+from ..kernels.satellite import Bus, Params, State
+from ..kernels.solar_array import SolarArray, degraded_efficiency
+from . import constellation as constellations
+from .constellation import host_float64
+from .schema import LEVELS, Case, Structure
+from .schema import Bus as BusSection
+
+KILO = 1e3
+KILOWATT_HOUR = 3.6e6  # J
+MILLI = 1e-3
+SPREAD_CUT = 3.0  # draws of [spread] stay within so many sigma
+BATTERY_WH_PER_KG = 150.0  # Li-ion cells with packaging, where a case gives no mass
+# No throttling: the factor stays 1 whatever the temperature (floor 1), between finite points.
+UNTHROTTLED = (1000.0, 2000.0, 1.0)
+
+AXES = {
+    sign + name: tuple(float(f"{sign}1") * (i == j) for j in range(3))
+    for i, name in enumerate("xyz")
+    for sign in "+-"
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What a run solves.
+
+    Attributes:
+        revolutions: kernels.revolution.Revolution, rows on the first axis of every leaf.
+        params: kernels.satellite.Params, rows on the last axis.
+        state: kernels.satellite.State at the start, rows on the last axis.
+        row: Row that holds each satellite at each epoch, (n_satellites, n_epochs).
+        names: Of the satellites.
+        epochs: Instants, UTC: the middle of each revolution.
+        mass_kg: Of one satellite.
+        case: Where it came from.
+        orbits: Mean elements of each row at its epoch, float64, leaves (rows,).
+    """
+
+    revolutions: Revolution
+    params: Params
+    state: State
+    row: np.ndarray
+    names: tuple[str, ...]
+    epochs: tuple[datetime, ...]
+    mass_kg: float
+    case: Case
+    orbits: Orbit
+
+
+@dataclass(frozen=True)
+class Design:
+    """What [spread] varies, one entry for each distinct design: one, or as many as satellites."""
+
+    absorptance: np.ndarray  # radiator faces, (designs, 2)
+    emissivity: np.ndarray  # radiator faces, (designs, 2)
+    efficiency: np.ndarray  # of the cells, (designs,)
+    power: np.ndarray  # of the payload [W], (designs,)
+
+
+class _Rows:
+    """Arrays with one entry a row, in the run's precision."""
+
+    def __init__(self, n: int, dtype: Any, design: np.ndarray | None):
+        """`design` is the design of each row, None when all rows have the same."""
+        self.n, self.dtype, self.design = n, dtype, design
+
+    def last(self, value: Any) -> np.ndarray:
+        """A constant, rows last; no copies."""
+        value = np.asarray(value, self.dtype)
+        return np.broadcast_to(value[..., None], (*value.shape, self.n))
+
+    def first(self, value: Any) -> np.ndarray:
+        """A constant, rows first; no copies."""
+        value = np.asarray(value, self.dtype)
+        return np.broadcast_to(value, (self.n, *value.shape))
+
+    def designs_last(self, value: np.ndarray) -> np.ndarray:
+        """One entry for each design on the first axis, to rows on the last."""
+        value = np.asarray(value, self.dtype)
+        return self.last(value[0]) if self.design is None else np.moveaxis(value[self.design], 0, -1)
+
+    def designs_first(self, value: np.ndarray) -> np.ndarray:
+        """One entry for each design on the first axis, to rows on the first."""
+        value = np.asarray(value, self.dtype)
+        return self.first(value[0]) if self.design is None else value[self.design]
+
+
+def build(case: Case, dtype: Any = np.float32) -> Fleet:
+    """The fleet of a case.
+
+    Args:
+        case: Validated case.
+        dtype: np.float32 or np.float64, of every leaf. Dates, angles and the Sun are float64 until then.
+
+    Raises:
+        CaseError: the orbit cannot be met (a beta angle out of reach, element sets that SGP4 cannot carry).
+    """
+    found = constellations.constellation(case)
+    instants = constellations.epochs(case)
+    n_satellites, n_epochs = len(found.names), len(instants)
+    distinct = case.spread is not None
+    plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
+    orbits = jax.tree.map(lambda leaf: leaf[plane].reshape(-1), found.planes)
+    group = np.arange(n_satellites) if distinct else found.plane
+    row = group[:, None] * n_epochs + np.arange(n_epochs)
+    rows, design = _rows(case, len(orbits.raan), n_epochs, dtype)
+    params = _params(case, design, rows)
+    return Fleet(
+        revolutions=_revolutions(case, design, rows, orbits, *_dates(instants, rows.n)),
+        params=params,
+        state=_state(case, params, rows),
+        row=row,
+        names=found.names,
+        epochs=instants,
+        mass_kg=masses(case)["total"],
+        case=case,
+        orbits=orbits,
+    )
+
+
+def advance(fleet: Fleet, k: int) -> Revolution:
+    """The revolutions of a fleet k periods later: Sun, node and perigee moved on, for transient runs.
+
+    Elements drift by the secular J2 rates, those of a TLE file too.
+    """
+    n = len(fleet.orbits.raan)
+    with host_float64():
+        seconds = k * np.asarray(period(jax.numpy.asarray(fleet.orbits.semi_major_axis)))
+    rows, design = _rows(fleet.case, n, len(fleet.epochs), fleet.state.energy.dtype)
+    orbits = constellations.drift(fleet.orbits, seconds)
+    dates = timescale.shift_date(*_dates(fleet.epochs, n), seconds)
+    return _revolutions(fleet.case, design, rows, orbits, *dates)
+
+
+def _rows(case: Case, n: int, n_epochs: int, dtype: Any) -> tuple[_Rows, Design]:
+    """n rows, epochs fastest, and their designs: one for all, or with [spread] one for each satellite."""
+    if case.spread is None:
+        return _Rows(n, np.dtype(dtype), None), _design(case, 1)
+    return _Rows(n, np.dtype(dtype), np.arange(n) // n_epochs), _design(case, n // n_epochs)
+
+
+def _dates(instants: tuple[datetime, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two-part Julian dates TT of every row."""
+    day, fraction = constellations.dates(instants)
+    return np.tile(day, n // len(day)), np.tile(fraction, n // len(day))
+
+
+def _unchecked(cls: type[T], **leaves: Any) -> T:
+    """A kernel dataclass of host arrays.
+
+    The kernels' fields are declared as JAX arrays of one row; the tests check that. Here they hold numpy
+    arrays with all rows.
+    """
+    names = {field.name for field in fields(cls)}
+    if names != set(leaves):
+        raise TypeError(f"{cls.__name__} takes {sorted(names)}, not {sorted(leaves)}")
+    made = object.__new__(cls)
+    for name, leaf in leaves.items():
+        object.__setattr__(made, name, leaf)
+    return made
+
+
+def _design(case: Case, n: int) -> Design:
+    """The case's own numbers, or n draws around them."""
+    r, life_ends = case.radiator, case.environment.life == "end"
+    absorptance = np.asarray(r.solar_absorptance_end if life_ends else r.solar_absorptance_begin)
+    emissivity = np.asarray(r.emissivity)
+    sides = np.arange(2) < r.sides
+    efficiency, power = 0.0, 0.0
+    if case.array is not None:
+        efficiency = case.array.efficiency
+        if life_ends:
+            with host_float64():
+                loss, years = (
+                    jax.numpy.asarray(x) for x in (case.array.annual_degradation, case.mass.life_years)
+                )
+                efficiency = float(degraded_efficiency(jax.numpy.asarray(efficiency), loss, years))
+    if case.payload is not None:
+        power = KILO * case.payload.power_kw
+    factors = np.ones((n, 4))
+    if case.spread is not None:
+        s = case.spread
+        sigma = (s.radiator_absorptance, s.radiator_emissivity, s.array_efficiency, s.payload_power)
+        draws = np.random.default_rng(s.seed).standard_normal((n, 4))
+        factors = 1 + np.asarray(sigma) * np.clip(draws, -SPREAD_CUT, SPREAD_CUT)
+    top = 1.0 if case.array is None else case.array.solar_absorptance
+    return Design(
+        absorptance=sides * np.clip(absorptance * factors[:, :1], 0.0, 1.0),
+        emissivity=sides * np.clip(emissivity * factors[:, 1:2], 0.01, 1.0),
+        efficiency=np.clip(efficiency * factors[:, 2], 0.0, top),
+        power=power * np.maximum(factors[:, 3], 0.0),
+    )
+
+
+# -------------------------------------------------------------------------------------------- revolutions
+
+
+def _revolutions(
+    case: Case, design: Design, rows: _Rows, orbits: Orbit, day: np.ndarray, fraction: np.ndarray
+) -> Revolution:
+    """All rows' revolutions, at two-part Julian dates TT."""
+    # Rows share epochs: the Sun is computed once for each date.
+    pairs, inverse = np.unique(np.stack([day, fraction], axis=1), axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    sun = constellations.sun_at(pairs[:, 0], pairs[:, 1])
+    distance = sun.distance[inverse]
+    e = case.environment
+    flux, albedo, infrared = LEVELS[e.level]
+    given = e.solar_flux_w_m2
+    flux = flux if given is None else given
+    scaled = e.scale_with_distance
+    if scaled is None:
+        scaled = e.level == "nominal" and given is None
+    solar_flux = flux * ((AU / distance) ** 2 if scaled else np.ones_like(distance))
+    edges, levels, eclipse_demand = _demand(case)
+    incident = None
+    if e.incident is not None:
+        i = e.incident
+        incident = rows.first([i.solar_w_m2, i.albedo_w_m2, i.infrared_w_m2])
+    drive = "fixed" if case.array is None else case.array.drive
+    axis = None if case.array is None else case.array.axis
+    cast = rows.dtype
+    return _unchecked(
+        Revolution,
+        orbit=jax.tree.map(lambda leaf: leaf.astype(cast), _wrapped(orbits)),
+        sun_hat=sun.direction[inverse].astype(cast),
+        sun_distance=distance.astype(cast),
+        solar_flux=solar_flux.astype(cast),
+        albedo=rows.first(albedo if e.albedo is None else e.albedo),
+        earth_infrared=rows.first(infrared if e.earth_infrared_w_m2 is None else e.earth_infrared_w_m2),
+        earth_radius=rows.first(KILO * e.earth_radius_km),
+        attitude=_attitude(case, rows),
+        radiator_normal_body=rows.first(AXES[case.radiator.normal]),
+        array_axis_body=rows.first(AXES[axis or ("+y" if drive == "one_axis" else "+z")]),
+        surfaces=_surfaces(case, design, rows),
+        demand_edges=rows.first(edges),
+        demand_levels=rows.first(levels),
+        eclipse_demand=rows.first(eclipse_demand),
+        incident=incident,
+        array_drive=drive,
+    )
+
+
+def _wrapped(orbits: Orbit) -> Orbit:
+    """Angles within a turn, so that float32 keeps their digits."""
+    angles = {
+        name: np.mod(getattr(orbits, name), 2 * math.pi) for name in ("raan", "arg_perigee", "mean_anomaly")
+    }
+    return Orbit(orbits.semi_major_axis, orbits.eccentricity, orbits.inclination, **angles)
+
+
+def _demand(case: Case) -> tuple[list[float], list[float], float]:
+    """Edges, levels between them, and the factor in eclipse."""
+    if case.payload is None:
+        return [], [0.0], 1.0
+    edges, levels = [], [case.payload.demand]
+    for window in sorted(case.payload.windows, key=lambda w: w.start):
+        edges += [window.start, window.end]
+        levels += [window.demand, case.payload.demand]
+    return edges, levels, case.payload.eclipse_demand
+
+
+def _attitude(case: Case, rows: _Rows) -> Attitude:
+    a = case.attitude
+    axes = np.eye(3)
+    if a.ra_deg is not None and a.dec_deg is not None:
+        ra, dec, roll = (math.radians(x or 0.0) for x in (a.ra_deg, a.dec_deg, a.roll_deg))
+        towards = np.array([math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec)])
+        north = np.array([-math.sin(dec) * math.cos(ra), -math.sin(dec) * math.sin(ra), math.cos(dec)])
+        across = np.cross(towards, north)
+        if a.pointing == "inertial":
+            x = math.cos(roll) * north + math.sin(roll) * across
+            axes = np.stack([x, np.cross(towards, x), towards])
+        else:  # roll = "inertial": +x is the direction
+            axes = np.stack([towards, north, across])
+    return _unchecked(
+        Attitude,
+        inertial_axes=rows.first(axes),
+        pointing=a.pointing,
+        roll=a.roll or "along_track",
+        yaw_steering=bool(a.yaw_steering),
+    )
+
+
+def _views(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """View factors of the two radiator faces to the array's back and to the body."""
+    r = case.radiator
+    to_array = np.zeros(2)
+    if r.array_view == "perpendicular":
+        with host_float64():
+            sizes = (
+                jax.numpy.asarray(x) for x in (r.shared_edge_m, r.area_m2 / r.shared_edge_m, r.array_depth_m)
+            )
+            to_array[: r.sides] = float(view_factor.perpendicular_plates(*sizes))
+    elif r.array_view != "none":
+        to_array[:] = r.array_view
+    return to_array, np.asarray(r.body_view)
+
+
+def _insulation(structure: Structure) -> float:
+    """Part of the heat absorbed by the outer surface that reaches the structure.
+
+    The outer layer of a blanket, emissivity e_o, passes e_eff sigma (T_o^4 - T^4) on and has no heat
+    capacity: with f = e_eff/(e_o + e_eff) the structure gets f q_absorbed and loses f e_o sigma T^4.
+    """
+    effective = structure.mli_effective_emittance
+    return 1.0 if effective is None else effective / (structure.emissivity + effective)
+
+
+def _surfaces(case: Case, design: Design, rows: _Rows) -> Surfaces:
+    to_array, to_body = _views(case)
+    body, passed = case.structure, _insulation(case.structure)
+    array = case.array
+    return _unchecked(
+        Surfaces,
+        radiator_solar_absorptance=rows.designs_first(design.absorptance),
+        radiator_emissivity=rows.designs_first(design.emissivity),
+        radiator_open=rows.first(1 - to_array - to_body),
+        array_solar_absorptance=rows.first(
+            (0.0, 0.0) if array is None else (array.solar_absorptance, array.back_solar_absorptance)
+        ),
+        array_emissivity=rows.first(
+            (0.0, 0.0) if array is None else (array.emissivity_front, array.emissivity_back)
+        ),
+        array_area=rows.first(0.0 if array is None else array.area_m2),
+        body_area=rows.first(body.faces),
+        body_solar_absorptance=rows.first(passed * body.solar_absorptance),
+        body_emissivity=rows.first(passed * body.emissivity),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- design
+
+
+def _params(case: Case, design: Design, rows: _Rows) -> Params:
+    exchange = _exchange(case, design)
+    return _unchecked(
+        Params,
+        panel=_panel(case, exchange, rows),
+        network=_network(case, exchange, rows),
+        bus=_bus(case, rows),
+        coolant=_coolant(case, rows),
+        array=_array(case, design, rows),
+        battery=_battery(case, rows),
+        payload=_payload(case, design, rows),
+        chip_fraction=rows.last(_chip_fraction(case)),
+        space_temperature=rows.last(case.environment.space_temperature_k),
+    )
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Radiative exchange [m2], leaves (designs,): of the panel, of the array's back and of the body."""
+
+    panel_space: np.ndarray
+    panel_array: np.ndarray
+    panel_body: np.ndarray
+    array_space: np.ndarray
+    array_body: np.ndarray
+    body_space: np.ndarray
+
+
+def _exchange(case: Case, design: Design) -> _Exchange:
+    """Enclosure of radiator faces 0 and 1, the array's back and the body, with space around.
+
+    What one face sends to the other by reflection stays in the panel. The array's front sees space alone. An
+    insulated body reflects (and its outer layer sends back) all but its reduced emissivity.
+    """
+    r, body = case.radiator, case.structure
+    to_array, to_body = _views(case)
+    back_area = 1.0 if case.array is None else case.array.area_m2
+    back = 0.0 if case.array is None else case.array.emissivity_back
+    area = np.array([r.area_m2, r.area_m2, back_area, sum(body.faces)])
+    F = np.zeros((4, 4))
+    F[:2, 2], F[:2, 3] = to_array, to_body
+    F[2, :2], F[3, :2] = to_array * r.area_m2 / area[2], to_body * r.area_m2 / area[3]
+    n = len(design.emissivity)
+    others = np.broadcast_to([back, _insulation(body) * body.emissivity], (n, 2))
+    emissivity = np.concatenate([design.emissivity, others], axis=1)
+    with host_float64():
+        R, space = (np.asarray(x) for x in _exchange_areas(F, emissivity, area))
+    return _Exchange(
+        panel_space=space[:, 0] + space[:, 1],
+        panel_array=R[:, 0, 2] + R[:, 1, 2],
+        panel_body=R[:, 0, 3] + R[:, 1, 3],
+        array_space=space[:, 2],
+        array_body=R[:, 2, 3],
+        body_space=space[:, 3],
+    )
+
+
+_exchange_areas = jax.jit(jax.vmap(view_factor.exchange_areas, in_axes=(None, 0, None)))
+
+
+def _panel(case: Case, exchange: _Exchange, rows: _Rows) -> Panel:
+    r = case.radiator
+    thickness = MILLI * r.thickness_mm
+    across = r.conductivity_w_m_k if r.conductivity_across_w_m_k is None else r.conductivity_across_w_m_k
+    half_pitch = r.tube_pitch_m / 2
+    linked = sum(link.radiative_m2 or 0.0 for link in case.links if link.to == "panel")
+    space = exchange.panel_space / r.area_m2
+    nx, ny = case.run.cells
+    return _unchecked(
+        Panel,
+        heat_capacity=rows.last(
+            r.density_kg_m3 * r.specific_heat_j_kg_k * thickness + r.areal_heat_capacity_j_m2_k
+        ),
+        kt_x=rows.last(r.conductivity_w_m_k * thickness),
+        kt_y=rows.last(across * thickness),
+        strip_conductance=rows.last(r.strip_conductance_w_m),
+        length=rows.last(r.length_m),
+        half_pitch=rows.last(half_pitch),
+        half_strips=rows.last(r.area_m2 / (r.length_m * half_pitch)),
+        emission=rows.designs_last(space + (exchange.panel_array + exchange.panel_body + linked) / r.area_m2),
+        to_space=rows.designs_last(space),
+        heat=rows.last(r.heat_w_m2),
+        nx=nx,
+        ny=ny,
+    )
+
+
+def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
+    names = case.node_names
+    index = {name: k for k, name in enumerate(names)}
+    n = len(names)
+    designs = len(exchange.panel_space)
+    capacity = np.zeros(n)
+    conductance = np.zeros((n, n))
+    radiative, space, panel_radiative = (np.zeros((designs, *shape)) for shape in ((n, n), (n,), (n,)))
+    panel_conductance, loop_conductance, heat = np.zeros(n), np.zeros(n), np.zeros(n)
+    heater = {name: np.zeros(n) for name in ("gain", "setpoint", "max")}
+
+    def join(matrix: np.ndarray, a: str, b: str, value: Any) -> None:
+        matrix[..., index[a], index[b]] += value
+        matrix[..., index[b], index[a]] += value
+
+    capacity[index["structure"]] = KILO * case.structure.heat_capacity_kj_k
+    space[:, index["structure"]] = exchange.body_space
+    panel_radiative[:, index["structure"]] = exchange.panel_body
+    if case.payload is not None:
+        p = case.payload
+        capacity[index["cold_plate"]] = KILO * p.cold_plate_heat_capacity_kj_k
+        if p.chip:
+            capacity[index["chip"]] = p.packages * p.chip_heat_capacity_j_k
+            join(conductance, "chip", "cold_plate", p.packages / p.junction_resistance_k_w)
+        if case.loop is not None:
+            loop_conductance[index["cold_plate"]] = case.loop.cold_plate_conductance_w_k
+    if case.battery is not None:
+        capacity[index["battery"]] = KILO * case.battery.heat_capacity_kj_k
+        join(conductance, "battery", "structure", case.battery.to_structure_w_k)
+    if case.array is not None:
+        a = case.array
+        capacity[index["array"]] = a.area_m2 * a.areal_heat_capacity_j_m2_k
+        space[:, index["array"]] = exchange.array_space + a.area_m2 * a.emissivity_front
+        panel_radiative[:, index["array"]] = exchange.panel_array
+        radiative[:, index["array"], index["structure"]] = exchange.array_body
+        radiative[:, index["structure"], index["array"]] = exchange.array_body
+    for name, node in case.nodes.items():
+        capacity[index[name]] = KILO * node.heat_capacity_kj_k
+        space[:, index[name]] = node.radiating_area_m2
+        heat[index[name]] = node.heat_w
+    for link in case.links:
+        k = index[link.source]
+        if link.to == "panel":
+            panel_conductance[k] += link.conductance_w_k or 0.0
+            panel_radiative[:, k] += link.radiative_m2 or 0.0
+        elif link.to == "loop":
+            loop_conductance[k] += link.conductance_w_k
+        elif link.to == "space":
+            space[:, k] += link.radiative_m2
+        elif link.conductance_w_k is not None:
+            join(conductance, link.source, link.to, link.conductance_w_k)
+        else:
+            join(radiative, link.source, link.to, link.radiative_m2)
+    for h in case.heaters.values():
+        heater["gain"][index[h.node]] = h.gain_w_k
+        heater["setpoint"][index[h.node]] = h.setpoint_c + ZERO_CELSIUS
+        heater["max"][index[h.node]] = KILO * h.max_kw
+    return _unchecked(
+        Network,
+        heat_capacity=rows.last(capacity),
+        conductance=rows.last(conductance),
+        radiative=rows.designs_last(radiative),
+        to_space=rows.designs_last(space),
+        panel_radiative=rows.designs_last(panel_radiative),
+        panel_conductance=rows.last(panel_conductance),
+        loop_conductance=rows.last(loop_conductance),
+        heater_gain=rows.last(heater["gain"]),
+        heater_setpoint=rows.last(heater["setpoint"]),
+        heater_max=rows.last(heater["max"]),
+        heat=rows.last(heat),
+        names=names,
+    )
+
+
+def _bus(case: Case, rows: _Rows) -> Bus:
+    b = case.bus or BusSection()
+    return _unchecked(
+        Bus,
+        base_load=rows.last(KILO * b.base_load_kw),
+        transmitted=rows.last(KILO * b.transmitted_kw),
+        conversion_efficiency=rows.last(b.conversion_efficiency),
+    )
+
+
+def _coolant(case: Case, rows: _Rows) -> Coolant | None:
+    if case.loop is None:
+        return None
+    loop = case.loop
+    volume_flow = loop.mass_flow_kg_s / loop.property("density_kg_m3")
+    setpoint = 0.0 if loop.bypass_setpoint_c is None else loop.bypass_setpoint_c
+    return _unchecked(
+        Coolant,
+        capacity_rate=rows.last(loop.mass_flow_kg_s * loop.property("specific_heat_j_kg_k")),
+        wall_conductance=rows.last(loop.wall_conductance_w_m_k),
+        evaporator_fraction=rows.last(loop.evaporator_fraction or 1.0),
+        pump_power=rows.last(KILO * loop.pressure_drop_kpa * volume_flow / loop.pump_efficiency),
+        setpoint=rows.last(setpoint + ZERO_CELSIUS),
+        bypass=loop.bypass_setpoint_c is not None,
+    )
+
+
+def _array(case: Case, design: Design, rows: _Rows) -> SolarArray | None:
+    if case.array is None:
+        return None
+    return _unchecked(
+        SolarArray,
+        area=rows.last(case.array.area_m2),
+        efficiency=rows.designs_last(design.efficiency),
+        temperature_coefficient=rows.last(case.array.temperature_coefficient_per_k),
+        reference_temperature=rows.last(case.array.reference_temperature_c + ZERO_CELSIUS),
+    )
+
+
+def _capacity(case: Case) -> float:
+    """Capacity of the battery at the case's age [J]."""
+    b = case.battery
+    if b is None:
+        return 0.0
+    fresh = KILOWATT_HOUR * b.capacity_kwh
+    if case.environment.life == "beginning":
+        return fresh
+    years = case.mass.life_years
+    with host_float64():
+        arguments = (fresh, b.calendar_fade_per_year, b.cycle_fade, years, b.cycles_per_year * years)
+        return float(faded_capacity(*(jax.numpy.asarray(x) for x in arguments)))
+
+
+def _battery(case: Case, rows: _Rows) -> Battery | None:
+    b = case.battery
+    if b is None:
+        return None
+    return _unchecked(
+        Battery,
+        capacity=rows.last(_capacity(case)),
+        soc_min=rows.last(b.min_soc),
+        soc_max=rows.last(b.max_soc),
+        charge_efficiency=rows.last(b.charge_efficiency),
+        discharge_efficiency=rows.last(b.discharge_efficiency),
+        charge_power_max=rows.last(KILO * b.charge_limit_kw),
+        discharge_power_max=rows.last(KILO * b.discharge_limit_kw),
+    )
+
+
+def _payload(case: Case, design: Design, rows: _Rows) -> Payload | None:
+    p = case.payload
+    if p is None:
+        return None
+    start, end, floor = UNTHROTTLED
+    if p.throttle_start_c is not None and p.throttle_end_c is not None:
+        start, end = p.throttle_start_c + ZERO_CELSIUS, p.throttle_end_c + ZERO_CELSIUS
+        floor = 0.0 if p.throttle_floor is None else p.throttle_floor
+    return _unchecked(
+        Payload,
+        power=rows.designs_last(design.power),
+        throttle_start=rows.last(start),
+        throttle_end=rows.last(end),
+        throttle_floor=rows.last(floor),
+    )
+
+
+def _chip_fraction(case: Case) -> float:
+    if case.payload is None or not case.payload.chip:
+        return 0.0
+    return 1.0 if case.payload.chip_fraction is None else case.payload.chip_fraction
+
+
+def _state(case: Case, params: Params, rows: _Rows) -> State:
+    """Everything at the start temperature, the battery at its initial charge."""
+    everywhere = case.run.start_temperature_c + ZERO_CELSIUS
+    nodes = np.full(len(case.node_names), everywhere)
+    for k, name in enumerate(case.node_names):
+        own = case.nodes[name].start_temperature_c if name in case.nodes else None
+        nodes[k] = everywhere if own is None else own + ZERO_CELSIUS
+    charge = 0.0 if case.battery is None else case.battery.initial_soc * _capacity(case)
+    return _unchecked(
+        State,
+        panel=rows.last(np.full((params.panel.nx, params.panel.ny), everywhere)),
+        nodes=rows.last(nodes),
+        energy=rows.last(charge),
+    )
+
+
+# --------------------------------------------------------------------------------------------------- mass
+
+
+def masses(case: Case) -> dict[str, float]:
+    """Masses of one satellite [kg]: radiator, array, battery, structure, payload, loop, and total.
+
+    The total is the sum, or mass.total_kg where the case gives it.
+    """
+    r = case.radiator
+    sheet = r.density_kg_m3 * MILLI * r.thickness_mm
+    out = {
+        "radiator": r.area_m2 * (sheet if r.areal_mass_kg_m2 is None else r.areal_mass_kg_m2),
+        "array": 0.0 if case.array is None else case.array.area_m2 * case.array.areal_mass_kg_m2,
+        "battery": 0.0,
+        "structure": case.structure.mass_kg,
+        "payload": case.mass.payload_kg,
+        "loop": case.mass.loop_kg,
+    }
+    if case.battery is not None:
+        mass = case.battery.mass_kg
+        out["battery"] = KILO * case.battery.capacity_kwh / BATTERY_WH_PER_KG if mass is None else mass
+    total = case.mass.total_kg
+    return out | {"total": math.fsum(out.values()) if total is None else total}

@@ -1,0 +1,191 @@
+"""What `dawndusk check` shows: the installation, or a case and what follows from it before any march."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..kernels import eclipse, revolution
+from ..kernels.constants import SIGMA
+from . import build, devices
+from . import case as cases
+from . import constellation as constellations
+from .quantities import FACES, SOURCES, celsius
+from .schema import Section
+
+YEAR_DAYS = 366
+# Unit in a case file -> (SI unit, factor, offset)
+_SI = {
+    "km": ("m", 1e3, 0.0),
+    "mm": ("m", 1e-3, 0.0),
+    "deg": ("rad", np.pi / 180, 0.0),
+    "h": ("s", 3600.0, 0.0),
+    "day": ("s", 86400.0, 0.0),
+    "kW": ("W", 1e3, 0.0),
+    "kWh": ("J", 3.6e6, 0.0),
+    "kPa": ("Pa", 1e3, 0.0),
+    "kJ/K": ("J/K", 1e3, 0.0),
+    "C": ("K", 1.0, 273.15),
+}
+
+
+def show_installation(console: Any) -> None:
+    """The shipped cases, each validated, and the devices that a run would use."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("case", "title", "satellites x epochs"):
+        table.add_column(name)
+    for name, file in cases.shipped().items():
+        try:
+            case = cases.load(file)
+            size = f"{len(constellations.constellation(case).names):,} x {case.epoch.count}"
+            table.add_row(name, case.title, size)
+        except cases.CaseError as error:
+            table.add_row(name, f"[red]{error.lines[0]}[/]", "")
+    console.print(table)
+    found = devices.describe()
+    console.print(
+        f"\ndevices: {found['count']} x {found['kind']} ({found['platform']}); "
+        f"chunks of {devices.chunk_rows(10**9):,} rows\n"
+        f"compiled programs: {jax.config.jax_compilation_cache_dir}"
+    )
+
+
+def show_case(case: Any, precision: str, console: Any) -> None:
+    """Every key in its own unit and in SI, and the derived quantities."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("key", "value", "unit", "SI"):
+        table.add_column(name, justify="right" if name in ("value", "SI") else "left")
+    for key, value, unit in keys(case):
+        table.add_row(key, _text(value), unit, _si(value, unit))
+    console.print(table)
+    console.print()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in derived(case, precision).items():
+        table.add_row(name, text)
+    console.print(table)
+    console.print(f"\n[bold green]valid[/] case {cases.case_hash(case)}")
+
+
+def keys(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Key, value and unit of everything that a case holds, defaults included, None left out."""
+    for name, info in type(section).model_fields.items():
+        value, key = getattr(section, name), prefix + (info.alias or name)
+        if isinstance(value, Section):
+            yield from keys(value, f"{key}.")
+        elif isinstance(value, dict):
+            for inner, part in value.items():
+                yield from keys(part, f"{key}.{inner}.")
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            for i, part in enumerate(value):
+                yield from keys(part, f"{key}.{i}.")
+        elif value is not None and name != "lines":
+            unit = re.search(r"\[([^\]]+)\]$", info.description or "")
+            yield key, value, "" if unit is None or unit[1] == "-" else unit[1]
+
+
+def _text(value: Any) -> str:
+    return cases.show(value).strip("'")
+
+
+def _si(value: Any, unit: str) -> str:
+    if unit not in _SI or isinstance(value, str):
+        return ""
+    name, scale, offset = _SI[unit]
+    numbers = [f"{x * scale + offset:.7g}" for x in (value if isinstance(value, tuple) else (value,))]
+    return f"{', '.join(numbers)} {name}"
+
+
+def derived(case: Any, precision: str) -> dict[str, str]:
+    """Period, inclination, beta, eclipses, fluxes and temperature of a case, as text by name."""
+    fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+    found = constellations.constellation(case)
+    loads = jax.jit(jax.vmap(partial(revolution.revolution_loads, n_steps=case.run.steps), out_axes=-1))(
+        fleet.revolutions
+    )
+    period = np.asarray(jax.vmap(revolution.geometry)(fleet.revolutions).period)
+    rows, row = len(period), np.asarray(fleet.row)
+    out = {
+        "satellites": f"{row.shape[0]:,} in {found.planes.raan.shape[0]:,} planes, {row.shape[1]} epochs, "
+        f"{rows:,} distinct revolutions",
+        "period": _range(period / 60, "min"),
+        "inclination": _range(np.degrees(found.planes.inclination), "deg", 4),
+        **_season(case),
+    }
+    weight = np.asarray(loads.dt) / np.sum(loads.dt, axis=0)
+    incident = np.sum(np.asarray(loads.incident) * weight[:, None, None], axis=0)
+    for f, face in enumerate(FACES):
+        if face == "array_front" and case.array is None:
+            continue
+        parts = [f"{source} {_range(incident[s, f])}" for s, source in enumerate(SOURCES)]
+        out[f"mean flux on {face.replace('_', ' ')}"] = ", ".join(parts) + " W/m2"
+    out["equilibrium panel"] = _range(celsius(equilibrium(fleet.params, loads, weight)), "C") + (
+        ", with all payload, pump and panel heat spread over it at the orbit-mean load"
+    )
+    mass = getattr(fleet, "mass_kg", None)
+    if mass:
+        out["mass"] = f"{float(mass):,.1f} kg"
+    return out
+
+
+def equilibrium(params: Any, loads: Any, weight: np.ndarray) -> np.ndarray:
+    """Uniform panel temperature of each row that radiates the orbit-mean heat to space [K].
+
+    absorbed + heat + (payload + pump) / area = s sigma (T^4 - T_space^4), s the panel's emission to space.
+    What the array and the body shine onto the panel is left to the march.
+    """
+    panel = jax.tree.map(np.asarray, params.panel)
+    area = panel.length * panel.half_pitch * panel.half_strips
+    power = np.zeros_like(area)
+    if params.payload is not None:
+        power = power + np.asarray(params.payload.power) * np.sum(np.asarray(loads.demand) * weight, axis=0)
+    if params.coolant is not None:
+        power = power + np.asarray(params.coolant.pump_power)
+    heat = np.sum(np.asarray(loads.panel) * weight, axis=0) + panel.heat + power / area
+    return (heat / (panel.to_space * SIGMA) + np.asarray(params.space_temperature) ** 4) ** 0.25
+
+
+def _season(case: Any) -> dict[str, str]:
+    """Beta over the year of all planes, and the eclipses of the first one, day by day."""
+    year = case.model_copy(
+        update={"epoch": case.epoch.model_copy(update={"count": YEAR_DAYS, "span_days": float(YEAR_DAYS)})}
+    )
+    planes = constellations.constellation(year).planes
+    sun = constellations.sun_at(*constellations.dates(constellations.epochs(year)))
+    i, node = planes.inclination, planes.raan
+    normal = np.stack([np.sin(i) * np.sin(node), -np.sin(i) * np.cos(node), np.cos(i)], axis=-1)
+    beta = np.degrees(np.arcsin(np.clip(np.sum(normal * sun.direction, axis=-1), -1, 1)))
+    first = jax.tree.map(lambda leaf: leaf[0], planes)
+    with constellations.host_float64():
+        times = np.asarray(jax.jit(jax.vmap(eclipse.shadow_times))(first, sun.direction, sun.distance))
+    minutes = (times[:, 3] - times[:, 0]) / 60
+    dark = minutes > 0
+    if not dark.any():
+        text = "none"
+    else:
+        start = case.epoch.start
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], dark, [False]]).astype(int)))
+        spans = [
+            f"{start + timedelta(days=int(a)):%d %b} to {start + timedelta(days=int(b) - 1):%d %b}"
+            for a, b in zip(edges[::2], edges[1::2])
+        ]
+        when = "all year" if dark.all() else ", ".join(spans[:6]) + (" ..." if len(spans) > 6 else "")
+        text = f"{when}; {dark.sum()} days of {YEAR_DAYS}, at most {minutes.max():.2f} min a revolution"
+    return {
+        "beta over a year": f"{beta.min():+.2f} to {beta.max():+.2f} deg, "
+        f"|beta| at least {np.abs(beta).min():.2f} deg",
+        "eclipse season, first plane": text,
+    }
+
+
+def _range(values: np.ndarray, unit: str = "", digits: int = 2) -> str:
+    low, high = float(np.min(values)), float(np.max(values))
+    one, two = f"{low:.{digits}f}", f"{high:.{digits}f}"
+    return (one if one == two else f"{one} to {two}") + (f" {unit}" if unit else "")

@@ -1,0 +1,247 @@
+"""The command line: run, check, plot, schema.
+
+Nothing here imports JAX before `devices.configure` has set it up, so that `--help` is instant and one XLA
+host device a core can still be asked for.
+"""
+
+import enum
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+BAD_INPUT, INFEASIBLE, INTERRUPTED = 1, 3, 130
+PIPE_WIDTH = 120
+
+app = typer.Typer(
+    help="Orbital thermal and power solver for fleets of satellites.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Precision(enum.StrEnum):
+    """Of all numbers of a run."""
+
+    single = "single"
+    double = "double"
+
+
+class Device(enum.StrEnum):
+    """Kind of device."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+    tpu = "tpu"
+
+
+CaseFile = Annotated[
+    str, typer.Argument(metavar="CASE.toml", help="Case file, or the name of a shipped case.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as orbit.altitude_km=600."),
+]
+PrecisionOption = Annotated[Precision, typer.Option(help="float32 or float64.")]
+DeviceOption = Annotated[Device | None, typer.Option(help="Where to compute; JAX's choice if not given.")]
+
+
+def main() -> None:
+    """Entry point of `dawndusk` and `python -m dawndusk`."""
+    app()
+
+
+def _version(value: bool) -> None:
+    if value:
+        from dawndusk import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """One readable message and exit code 1 for what a user can put right, never a traceback."""
+    from .case import CaseError
+    from .devices import DeviceError
+    from .results import RunDirectoryError
+
+    try:
+        yield
+    except (CaseError, DeviceError, RunDirectoryError) as error:
+        _fail(str(error), BAD_INPUT)
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}", BAD_INPUT)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    case: CaseFile,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/<case name> if not given.")] = None,
+    precision: PrecisionOption = Precision.single,
+    device: DeviceOption = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Rows solved at once on each device.")] = None,
+) -> None:
+    """Run a case, or go on with an interrupted run, and write its results and pictures."""
+    with _readable():
+        from . import case as cases
+        from . import devices
+
+        loaded = cases.load(case, set_ or ())
+        devices.configure(device, precision)
+        out = out or Path("runs") / Path(case).stem
+        with _quiet():
+            code = _run(loaded, out, precision, chunk)
+    if code:
+        raise typer.Exit(code)
+
+
+def _run(case: Any, out: Path, precision: str, chunk: int | None) -> int:
+    from . import plots, summary
+    from . import run as runner
+
+    console = _console()
+    with _progress() as report:
+        outcome = runner.run(case, out, precision=precision, chunk=chunk, progress=report)
+    runner.conclude(outcome)
+    found = summary.summarise(outcome)
+    summary.write(out, found)
+    pictures = plots.plot(out) if found["complete"] and "quantities" in found else []
+    summary.show(found, console)
+    names = ", ".join(["results.zarr", "summary.json", "case.toml", *(picture.name for picture in pictures)])
+    console.print(f"{out}: {names}")
+    for message in found["infeasible"]:
+        typer.echo(f"infeasible: {message}", err=True)
+    if outcome.interrupted:
+        typer.echo(f"interrupted; the same command goes on from {found['rows_solved']} rows", err=True)
+        return INTERRUPTED
+    return INFEASIBLE if found["infeasible"] else 0
+
+
+def _console() -> Any:
+    """Standard output; in a pipe as wide as the tables are."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    return console
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar with rate and time left on a terminal; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("compiling", total=None, rate="")
+        start = None
+
+        def report(done: int, rows: int) -> None:
+            nonlocal start
+            if start is None:
+                start = done
+            speed = bar.tasks[0].speed
+            words = "revolutions" if done > start else "compiling"
+            bar.update(
+                task, completed=done, total=rows, description=words, rate=f"{speed:.3g}/s" if speed else ""
+            )
+
+        yield report
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep other packages' warnings off the terminal: the summary has its own."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@app.command()
+def check(
+    case: Annotated[
+        str | None, typer.Argument(metavar="[CASE.toml]", help="Case file, or the name of a shipped case.")
+    ] = None,
+    set_: Sets = None,
+    precision: PrecisionOption = Precision.single,
+    device: DeviceOption = None,
+) -> None:
+    """Validate a case and show what it means; without a case, show the shipped cases and the devices."""
+    with _readable():
+        from . import case as cases
+        from . import devices
+
+        console = _console()
+        loaded = None if case is None else cases.load(case, set_ or ())
+        devices.configure(device, precision)
+        from . import check as checking
+
+        with _quiet():
+            if loaded is None:
+                checking.show_installation(console)
+            else:
+                checking.show_case(loaded, precision, console)
+
+
+@app.command()
+def plot(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.")],
+) -> None:
+    """Draw the pictures of a run again."""
+    with _readable(), _quiet():
+        from . import plots
+
+        for picture in plots.plot(run_dir):
+            typer.echo(picture)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of case files, for editors."""
+    from .schema import Case
+
+    json.dump(Case.model_json_schema(by_alias=True), sys.stdout, indent=1)
+    sys.stdout.write("\n")

@@ -1,0 +1,110 @@
+"""Devices and precision, and the split of one batch of rows over the devices of this machine."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Rows per device and chunk. On a CPU 128-256 panels of 32 x 16 cells fit a core's second-level cache; an
+# accelerator wants enough rows to fill every lane.
+ROWS_PER_DEVICE = {"cpu": 128, "gpu": 4096, "tpu": 1024}
+PRECISIONS = {"single": "float32", "double": "float64"}
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for is not there."""
+
+
+def configure(device: str | None = None, precision: str = "single") -> None:
+    """Choose platform, precision, host devices and compilation cache. Call before JAX first computes.
+
+    One XLA host device per core: code inside scan and while uses one core, so a batch split over as many
+    host devices as there are cores is what fills the machine.
+
+    Raises:
+        DeviceError: the platform has no device here.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={cores()}".strip()
+    # XLA logs what a user can do nothing about (cached code, missing plugins) to standard error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    import jax
+
+    if device is not None:
+        jax.config.update("jax_platforms", _PLATFORMS[device])
+    if precision == "double":
+        jax.config.update("jax_enable_x64", True)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    check(device)
+
+
+def check(device: str | None) -> None:
+    """Raise DeviceError unless JAX's default device is of the kind asked for."""
+    import jax
+
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise DeviceError(_absent(device or "device", str(error).splitlines()[0])) from None
+    if device is not None and found != device:
+        raise DeviceError(_absent(device, f"JAX finds {found} only"))
+
+
+def _absent(device: str, detail: str) -> str:
+    extra = {"gpu": "; for NVIDIA: pip install 'dawndusk[cuda13]'", "tpu": "; pip install 'dawndusk[tpu]'"}
+    return f"no {device} on this machine ({detail}){extra.get(device, '')}; or run with --device cpu"
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cache_dir() -> Path:
+    """Where compiled programs are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "dawndusk" / "xla"
+
+
+def describe() -> dict[str, Any]:
+    """Platform, kind and number of the devices a run uses."""
+    import jax
+
+    devices = jax.local_devices()
+    return {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)}
+
+
+def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
+    """Rows solved at once: `per_device` on each device, fewer when the run has fewer rows.
+
+    Always a multiple of the number of devices, and the same for every chunk of a run, so that a run
+    compiles once.
+    """
+    import jax
+
+    count = jax.local_device_count()
+    default = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
+    needed = -(-max(rows, at_least) // count)
+    return count * min(per_device or default, needed)
+
+
+def sharded(function: Callable) -> Callable:
+    """`function` over all local devices, rows split evenly; jitted. Every leaf has the rows first."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.array(jax.local_devices()), ("rows",))
+    rows = PartitionSpec("rows")
+    # Rows never talk to each other: no collectives, and nothing for the varying-axes check to find.
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    split = NamedSharding(mesh, rows)
+    return jax.jit(mapped, in_shardings=split, out_shardings=split)

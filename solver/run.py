@@ -1,0 +1,415 @@
+"""The chunked run: distinct rows through one compiled program, over all devices, into the run directory."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..kernels import march, orbit, revolution, satellite, sun
+from . import build, devices, results
+from . import case as cases
+from .quantities import MAPS, SCALARS, quantities
+
+# A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
+SMALLEST_CHUNK = 32
+_STEADY_STEPS = (
+    8  # constant loads need no more than a few steps to the periodic state, which is the steady one
+)
+_UNTHROTTLED = 1e4  # K above any chip
+
+
+@dataclass
+class Walls:
+    """Wall time by phase [s]."""
+
+    build: float = 0.0
+    compile: float = 0.0
+    run: float = 0.0
+    headroom: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """A run and what it knows about its rows; `scalars` holds one value a row of each quantity."""
+
+    path: Path
+    case: Any
+    fleet: Any
+    solver: "Solver"
+    scalars: dict[str, np.ndarray]
+    wall: Walls
+    solved_now: int
+    interrupted: bool = False
+    devices: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Distinct rows of the run."""
+        return row_count(self.fleet)
+
+
+def row_count(fleet: Any) -> int:
+    """Distinct rows of a fleet."""
+    return int(jax.tree.leaves(fleet.revolutions)[0].shape[0])
+
+
+def first_place(fleet: Any, row: int) -> tuple[int, int]:
+    """First satellite and epoch that a row stands for."""
+    satellite, epoch = np.unravel_index(int(np.argmax(np.asarray(fleet.row) == row)), np.shape(fleet.row))
+    return int(satellite), int(epoch)
+
+
+def run(
+    case: Any,
+    out: Path,
+    *,
+    precision: str = "single",
+    chunk: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, rows: None,
+) -> Outcome:
+    """Solve every row of a case into the directory `out`, going on from what it already holds.
+
+    Args:
+        case: `schema.Case`.
+        out: Run directory; made if it is not there.
+        precision: "single" or "double".
+        chunk: Rows per device solved at once.
+        progress: Called with rows done and rows in all, after each chunk.
+
+    Raises:
+        RunDirectoryError: `out` belongs to another run.
+    """
+    wall = Walls()
+    if precision == "double":
+        jax.config.update("jax_enable_x64", True)
+    with Clock(wall, "build"):
+        fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+    rows = row_count(fleet)
+    plan = {"case_hash": cases.case_hash(case), "precision": precision, "rows": rows, "version": _version()}
+    first = results.prepare(out, plan, cases.to_toml(case))
+    solver = Solver(case, fleet, devices.chunk_rows(rows, chunk, at_least=SMALLEST_CHUNK), wall)
+    interrupted = False
+    progress(first, rows)
+    done = first
+    try:
+        for start, values in solver.chunks(first):
+            with Clock(wall, "run"):
+                results.write_rows(out, start, values, rows)
+            done = start + len(values["status"])
+            progress(done, rows)
+    except KeyboardInterrupt:
+        interrupted = True
+    scalars = results.read_rows(out, rows)
+    return Outcome(
+        out,
+        case,
+        fleet,
+        solver,
+        scalars,
+        wall,
+        done - first,
+        interrupted,
+        devices.describe() | {"chunk": solver.size},
+    )
+
+
+def _version() -> str:
+    from dawndusk import __version__
+
+    return __version__
+
+
+class Clock:
+    """Adds the time of its block to one phase."""
+
+    def __init__(self, wall: Walls, phase: str):
+        self.wall, self.phase = wall, phase
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_):
+        setattr(self.wall, self.phase, getattr(self.wall, self.phase) + time.perf_counter() - self.start)
+
+
+class Solver:
+    """One compiled program of a fixed number of rows, and the gathering and padding around it.
+
+    Pytrees cross into the program as lists of leaves with the rows first: one layout to slice and to shard.
+    """
+
+    def __init__(self, case: Any, fleet: Any, size: int, wall: Walls):
+        self.case, self.fleet, self.size, self.wall = case, fleet, size, wall
+        self.rows = row_count(fleet)
+        self._program = None
+        self._revolutions = _leaves(fleet.revolutions, 0)
+        self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
+
+    def chunks(self, first: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Solved rows from `first` on, chunk by chunk: first row of the chunk, and its quantities.
+
+        The next chunk computes while the one before is fetched and written.
+        """
+        pending = None
+        for start in range(first, self.rows, self.size):
+            rows = np.arange(start, min(start + self.size, self.rows))
+            solution = self._solution(rows, series=self.case.run.save != "summary")
+            next(solution)
+            if pending is not None:
+                yield pending[0], next(pending[1])
+            pending = (start, solution)
+        if pending is not None:
+            yield pending[0], next(pending[1])
+
+    def solve(self, rows: np.ndarray, factor: np.ndarray | None = None, throttle=True, series=False):
+        """Quantities of any rows, with the payload power scaled by `factor`, chip throttling on or off.
+
+        Returns them row by row in the order asked; time series only with `series`.
+        """
+        factor = np.ones(len(rows)) if factor is None else factor
+        parts = []
+        for start in range(0, len(rows), self.size):
+            part = slice(start, start + self.size)
+            solution = self._solution(rows[part], factor[part], throttle, series)
+            next(solution)
+            parts.append(next(solution))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _solution(self, rows, factor=None, throttle=True, series=False) -> Iterator[Any]:
+        """One chunk of rows at most, the last one repeated. Yields None when started, then quantities."""
+        padded = np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
+        params, state = ([leaf[padded] for leaf in leaves] for leaves in (self._params, self._state))
+        scale = np.ones(self.size, params[0].dtype)
+        scale[: len(rows)] = 1 if factor is None else factor
+        change = (scale, np.full(self.size, throttle))
+        joined = Joined()
+        values = None
+        for k in range(self.case.run.revolutions):
+            source = self._revolutions if k == 0 else _leaves(build.advance(self.fleet, k), 0)
+            revolutions = [leaf[padded] for leaf in source]
+            with Clock(self.wall, "compile"):
+                program = self._compiled(revolutions, params, state, change)
+            with Clock(self.wall, "run"):
+                state, started = program(revolutions, params, state, change)
+                if values is not None:
+                    joined.add(_host(values, len(rows), series))
+            values = started
+        yield None
+        with Clock(self.wall, "run"):
+            joined.add(_host(values, len(rows), series))
+        yield joined.values()
+
+    def _compiled(self, *arguments):
+        if self._program is None:
+            trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
+            structures = [jax.tree.structure(tree) for tree in trees]
+            run = self.case.run
+            solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
+            self._program = devices.sharded(solve).lower(*arguments).compile()
+        return self._program
+
+
+def _leaves(tree: Any, axis: int) -> list[np.ndarray]:
+    """Leaves on the host, rows first."""
+    return [np.moveaxis(np.asarray(leaf), axis, 0) for leaf in jax.tree.leaves(tree)]
+
+
+def _host(values: dict[tuple[str, ...], Any], count: int, series: bool) -> dict[str, np.ndarray]:
+    """Numbers on the host by name, padding dropped."""
+    out = {}
+    for names, stack in values.items():
+        wanted = [name for name in names if series or name in SCALARS or name in MAPS]
+        if wanted:
+            host = np.asarray(stack)[:count]
+            out |= {name: host[:, names.index(name)] for name in wanted}
+    return out
+
+
+def solve_rows(revolutions, params, state, change, *, structures, mode: str, steps: int, save: str):
+    """Loads, march and quantities of a batch of rows; every leaf has the rows first.
+
+    Args:
+        revolutions, params, state: Leaves of one row each of the fleet, state at the start.
+        change: (B,) factor on the payload's power and (B,) whether the chips throttle.
+        structures: Of the three pytrees.
+        mode, steps, save: As in the case's [run].
+
+    Returns:
+        Leaves of the state at the end of the revolution, and `quantities`.
+    """
+
+    def row_loads(leaves):
+        row = jax.tree.unflatten(structures[0], leaves)
+        beta = sun.beta_angle(row.sun_hat, orbit.orbit_normal(row.orbit))
+        return revolution.revolution_loads(row, steps), beta
+
+    params, state = (
+        jax.tree.unflatten(structure, [jnp.moveaxis(leaf, 0, -1) for leaf in leaves])
+        for structure, leaves in zip(structures[1:], (params, state))
+    )
+    params = _changed(params, *change)
+    loads, beta = jax.vmap(row_loads, out_axes=-1)(revolutions)
+    if mode == "steady":
+        loads = orbit_mean(loads, _STEADY_STEPS)
+    if mode == "transient":
+        start, cycle = state, None
+        state, record = march.transient(params, loads, start)
+    else:
+        start, cycle, record = march.cyclic(params, loads, state)
+    cells = cell_series(params, loads, start) if save == "cells" else None
+    found = quantities(params, beta, loads, cycle, record, cells)
+    return [jnp.moveaxis(leaf, -1, 0) for leaf in jax.tree.leaves(state)], packed(found)
+
+
+def packed(found: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Quantities of one shape and type stacked, rows first, under all their names.
+
+    A hundred small outputs would take as long to compile as the march itself.
+    """
+    alike: dict[Any, list[str]] = {}
+    for name, value in found.items():
+        alike.setdefault((value.shape, value.dtype), []).append(name)
+    return {
+        tuple(names): jnp.moveaxis(jnp.stack([found[name] for name in names]), -1, 0)
+        for names in alike.values()
+    }
+
+
+def cell_series(params, loads, state):
+    """(steps, nx, ny, B) panel temperatures at the steps' ends: the recorded revolution once more [K]."""
+
+    def advance(carry, load):
+        state, means, _ = satellite.step(params, *carry, load)
+        return (state, means), state.panel
+
+    return jax.lax.scan(advance, (state, satellite.panel_means(state.panel)), loads)[1]
+
+
+def _changed(params, factor, throttles):
+    if params.payload is None:
+        return params
+    payload = params.payload
+    rise = jnp.where(throttles, 0, jnp.asarray(_UNTHROTTLED, factor.dtype))
+    return replace(
+        params,
+        payload=replace(
+            payload,
+            power=payload.power * factor,
+            throttle_start=payload.throttle_start + rise,
+            throttle_end=payload.throttle_end + rise,
+        ),
+    )
+
+
+def orbit_mean(loads, steps: int):
+    """Loads held at their mean, in `steps` equal steps: the periodic state is then the steady one."""
+    period = jnp.sum(loads.dt, axis=0)
+    weight = loads.dt / period[None]
+
+    def held(series):
+        shape = weight.shape[:1] + (1,) * (series.ndim - 2) + weight.shape[1:]
+        mean = jnp.sum(series * weight.reshape(shape), axis=0)
+        return jnp.broadcast_to(mean, (steps, *mean.shape))
+
+    edges = (jnp.arange(steps, dtype=period.dtype) + 0.5) / steps
+    return replace(
+        jax.tree.map(held, loads),
+        dt=jnp.broadcast_to(period / steps, (steps, *period.shape)),
+        time=edges[:, None] * period[None],
+    )
+
+
+_NOT_EXTREMES = ("period_min", "eclipse_min", "umbra_min", "penumbra_min")  # minutes
+
+
+class Joined:
+    """Successive revolutions of the same rows as one: extremes, means of means, series end to end."""
+
+    def __init__(self):
+        self._all: dict[str, np.ndarray] = {}
+        self._series: dict[str, list[np.ndarray]] = {}
+        self._count = 0
+        self._elapsed: Any = 0.0
+
+    def add(self, found: dict[str, np.ndarray]) -> None:
+        """Append a revolution."""
+        old = self._all
+        hotter = colder = None
+        if old:
+            hotter = (found["panel_max_c"] > old["panel_max_c"])[:, None]
+            colder = (found["panel_min_c"] < old["panel_min_c"])[:, None]
+        self._count += 1
+        new = {}
+        for name, value in found.items():
+            if name == "time_s":
+                value = value + self._elapsed
+            if name not in SCALARS and name not in MAPS:
+                self._series.setdefault(name, []).append(value)
+            elif not old:
+                new[name] = value
+            elif name == "panel_hottest_c":
+                new[name] = np.where(hotter, value, old[name])
+            elif name == "panel_coldest_c":
+                new[name] = np.where(colder, value, old[name])
+            elif "_max" in name or name in ("status", "payload_peak_kw"):
+                new[name] = np.maximum(value, old[name])
+            elif "_min" in name and name not in _NOT_EXTREMES:
+                new[name] = np.minimum(value, old[name])
+            elif name.endswith("_residual"):
+                new[name] = np.where(np.abs(value) > np.abs(old[name]), value, old[name])
+            else:
+                new[name] = (old[name] + (value - old[name]) / self._count).astype(value.dtype)
+        self._all = new
+        # Series start where the revolution before ended.
+        self._elapsed = self._elapsed + 60 * found["period_min"][:, None]
+
+    def values(self) -> dict[str, np.ndarray]:
+        """All quantities of the joined revolutions."""
+        out = self._all | {name: np.concatenate(parts, axis=1) for name, parts in self._series.items()}
+        if self._count > 1 and "soc_min" in out:
+            out["depth_of_discharge"] = out["soc_max"] - out["soc_min"]
+        return out
+
+
+def conclude(outcome: Outcome) -> None:
+    """Complete the dataset: what has satellites and epochs, attributes, featured revolutions.
+
+    An interrupted run gets the same, with the rows that were not reached masked.
+    """
+    if not outcome.scalars:
+        return
+    scalars, fleet, case = outcome.scalars, outcome.fleet, outcome.case
+    attributes = {
+        "title": case.title or "dawndusk run",
+        "Conventions": "CF-1.11",
+        "case_hash": cases.case_hash(case),
+        "mode": case.run.mode,
+        "precision": str(scalars["panel_max_c"].dtype),
+        "device": outcome.devices.get("kind", ""),
+        "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
+    }
+    good = scalars["status"] != results.FAILED
+    if good.any() and not outcome.interrupted:
+        names = tuple(fleet.params.network.names)
+        hot = scalars["node_max_c"][:, names.index("chip")] if "chip" in names else scalars["panel_max_c"]
+        hottest, darkest = (
+            int(np.argmax(np.where(good, value, -np.inf))) for value in (hot, scalars["eclipse_min"])
+        )
+        # Without any eclipse the hottest revolution stands for both.
+        chosen = np.array([hottest, darkest if scalars["eclipse_min"][darkest] > 0 else hottest])
+        values = outcome.solver.solve(chosen, series=True)
+        for group, part, row in zip(results.FEATURED, (slice(0, 1), slice(1, 2)), chosen):
+            satellite, epoch = first_place(fleet, row)
+            where = {
+                "satellite": str(fleet.names[satellite]),
+                "epoch": f"{fleet.epochs[epoch]:%Y-%m-%d %H:%M} UTC",
+            }
+            one = {name: value[part] for name, value in values.items()}
+            results.write_featured(outcome.path, group, fleet, one, attributes | where)
+    results.finish(outcome.path, fleet, scalars, attributes)

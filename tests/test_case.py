@@ -1,0 +1,259 @@
+"""Case files: found, read, overridden and hashed; each trouble is one line that names the way out."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from dawndusk.solver import case as cases
+
+ROOT = Path(__file__).parent.parent
+TLES = json.loads((Path(__file__).parent / "reference" / "eclipse_tle.json").read_text())["cases"]
+
+PLATE = """
+title = "plate"
+[orbit]
+kind = "sun_synchronous"
+altitude_km = 650
+[radiator]
+area_m2 = 4
+length_m = 2
+tube_pitch_m = 0.2
+thickness_mm = 1
+conductivity_w_m_k = 167
+density_kg_m3 = 2700
+specific_heat_j_kg_k = 896
+emissivity = 0.88
+solar_absorptance_begin = 0.14
+"""
+
+
+@pytest.fixture
+def plate(tmp_path):
+    file = tmp_path / "plate.toml"
+    file.write_text(PLATE)
+    return file
+
+
+def refusal(path, overrides=()) -> str:
+    with pytest.raises(cases.CaseError) as caught:
+        cases.load(path, overrides)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "cases").glob("*.toml")), ids=lambda file: file.stem)
+def test_shipped_case_is_valid_and_found_by_name(file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    by_file = cases.case_hash(cases.load(file))
+    assert cases.case_hash(cases.load(file.stem)) == by_file
+    assert cases.case_hash(cases.load(f"cases/{file.name}")) == by_file
+
+
+def test_file_goes_before_a_shipped_case_of_the_same_name(monkeypatch, plate):
+    monkeypatch.chdir(plate.parent)
+    (plate.parent / "cases").mkdir()
+    plate.rename(plate.parent / "cases" / "suncatcher.toml")
+    assert cases.load("cases/suncatcher.toml").title == "plate"
+
+
+def test_missing_file(tmp_path):
+    assert refusal(tmp_path / "mine.toml").startswith(f"{tmp_path}/mine.toml: no such file")
+    text = refusal("suncacher")
+    assert text.startswith("suncacher: no such file; did you mean suncatcher?; shipped cases: ")
+
+
+def test_folder(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path}: is a folder; give a case file"
+
+
+def test_bad_toml_names_the_line(plate):
+    plate.write_text(PLATE.replace("area_m2 = 4", "area_m2 4"))
+    assert refusal(plate).startswith(f"{plate}: not valid TOML: expected '=' after a key")
+    assert "(at line 7, column 9)" in refusal(plate)
+
+
+def test_key_given_twice(plate):
+    plate.write_text(PLATE + "emissivity = 0.9\n")
+    assert "not valid TOML: cannot overwrite a value (at line 16" in refusal(plate)
+
+
+def test_not_text(plate):
+    plate.write_bytes(b"title = '\xff'")
+    assert refusal(plate) == f"{plate}: byte 9 is not UTF-8 text"
+
+
+def test_byte_order_mark_is_harmless(plate):
+    plate.write_bytes(b"\xef\xbb\xbf" + PLATE.encode())
+    assert cases.load(plate).title == "plate"
+
+
+# -------------------------------------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("a.b=5", 5),
+        ("a.b = 5.5", 5.5),
+        ("a.b=true", True),
+        ("a.b=word", "word"),
+        ("a.b='two words'", "two words"),
+        ("a.b=two words", "two words"),
+        ("a.b=../path/file.tle", "../path/file.tle"),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b={c = 1}", {"c": 1}),
+        ("a.b=x=y", "x=y"),
+        ("a.b=-1e3", -1000.0),
+    ],
+)
+def test_override_takes_toml_and_bare_words(item, value):
+    data = {}
+    assert cases.override(data, item) == "a.b"
+    assert data == {"a": {"b": value}}
+
+
+def test_override_reaches_into_lists():
+    data = {"links": [{"to": "panel"}, {"to": "space"}]}
+    cases.override(data, "links.1.to=structure")
+    assert data["links"][1] == {"to": "structure"}
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("orbit.altitude_km", "--set orbit.altitude_km: must be key=value, such as orbit.altitude_km=650"),
+        ("=5", "--set =5: must be key=value"),
+        ("orbit..km=5", "--set orbit..km=5: must be key=value"),
+        ("title.x=5", "--set title.x=5: title is 'plate', not a table"),
+        ("radiator.emissivity=[1", "--set radiator.emissivity=[1: '[1' is not a TOML value"),
+        ("run.cells=", "--set run.cells=: '' is not a TOML value"),
+    ],
+)
+def test_bad_override(plate, item, message):
+    assert refusal(plate, [item]).startswith(message)
+
+
+def test_override_of_an_entry_that_is_not_there(plate):
+    plate.write_text(PLATE + '[[links]]\nfrom = "structure"\nto = "panel"\nconductance_w_k = 1\n')
+    assert refusal(plate, ["links.1.to=space"]) == "--set links.1.to=space: links has entries 0 to 0"
+
+
+def test_error_from_the_command_line_says_so(plate):
+    assert refusal(plate, ["radiator.area_m2=-1"]) == (
+        f"{plate}: radiator.area_m2: got -1; must be > 0 (from --set)"
+    )
+
+
+def test_misspelt_key_comes_before_the_missing_one(plate):
+    plate.write_text(PLATE.replace("area_m2", "area_m3"))
+    lines = refusal(plate).splitlines()
+    assert lines[0].endswith("radiator.area_m3: unknown key; did you mean area_m2?")
+    assert lines[1].endswith("radiator.area_m2: missing; area of one side [m2]")
+
+
+# ------------------------------------------------------------------------------------------------- hash
+
+
+def test_hash_is_of_the_resolved_case():
+    data = tomllib.loads(PLATE)
+    first = cases.case_hash(cases.validate(data))
+    turned = dict(reversed(data.items())) | {"run": {"steps": 128}, "epoch": {"span_days": 365.25}}
+    turned["radiator"] = dict(reversed(data["radiator"].items())) | {
+        "emissivity": [0.88, 0.88],
+        "area_m2": 4.0,
+    }
+    assert cases.case_hash(cases.validate(turned)) == first
+    assert len(first) == 16 and int(first, 16) >= 0
+    data["radiator"]["area_m2"] = 4.0000001
+    assert cases.case_hash(cases.validate(data)) != first
+
+
+def test_hash_is_kept_between_versions():
+    # Results are found by it: a change here must be meant, and told in the changelog.
+    assert cases.case_hash(cases.validate(tomllib.loads(PLATE))) == "8d177738c149d795"
+
+
+@pytest.mark.parametrize("name", sorted(cases.shipped()))
+def test_resolved_case_as_toml_is_the_same_case(name):
+    case = cases.load(name)
+    again = cases.validate(tomllib.loads(cases.to_toml(case)))
+    assert cases.case_hash(again) == cases.case_hash(case)
+
+
+def test_toml_keeps_odd_text():
+    data = tomllib.loads(PLATE) | {"title": 'quote " back \\ tab \t µ'}
+    case = cases.validate(data)
+    assert cases.validate(tomllib.loads(cases.to_toml(case))).title == data["title"]
+
+
+# -------------------------------------------------------------------------------------------- TLE files
+
+L1, L2 = TLES[0]["l1"], TLES[0]["l2"]
+
+
+def tle_case(folder: Path, text: str) -> Path:
+    (folder / "fleet.tle").write_text(text)
+    file = folder / "mine.toml"
+    plate = PLATE.replace('kind = "sun_synchronous"\naltitude_km = 650', 'kind = "tle"\nfile = "fleet.tle"')
+    file.write_text(plate)
+    return file
+
+
+def test_tle_file_lies_beside_the_case(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    case = cases.load(tle_case(tmp_path, f"NAME A\n{L1}\n{L2}\n"))
+    assert case.orbit.lines == ("NAME A", L1, L2)
+
+
+def test_tle_case_counts_by_its_text_not_its_path(tmp_path):
+    (tmp_path / "b").mkdir()
+    one = cases.load(tle_case(tmp_path, f"{L1}\n{L2}\n"))
+    file = tle_case(tmp_path / "b", f"{L1}\n{L2}\n")
+    (tmp_path / "b" / "fleet.tle").rename(tmp_path / "b" / "other.tle")
+    assert cases.case_hash(cases.load(file, ["orbit.file=other.tle"])) == cases.case_hash(one)
+    # The resolved case holds the sets: it needs no file.
+    assert cases.case_hash(cases.validate(tomllib.loads(cases.to_toml(one)))) == cases.case_hash(one)
+
+
+def test_tle_file_missing(tmp_path):
+    file = tle_case(tmp_path, "")
+    assert (
+        refusal(file, ["orbit.file=none.tle"])
+        == f"{file}: orbit.file: got 'none.tle'; no such file or directory"
+    )
+
+
+def bad(line: str, start: int, text: str) -> str:
+    """A line with other characters from column `start` (from 0), its checksum made right."""
+    from dawndusk.solver import tle
+
+    line = line[:start] + text + line[start + len(text) :]
+    return line[:68] + str(tle.checksum(line))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "fleet.tle: no element set in the file"),
+        (f"{L1}\n{L2[:-1]}9\n", "fleet.tle: line 2: checksum is 9; the digits add up to 3"),
+        (f"{L1[:60]}\n{L2}\n", "fleet.tle: line 1: 60 characters long; must be 69"),
+        (f"A\n{L1}\n", "fleet.tle: line 2: is not followed by its line 2"),
+        (f"{L1}\n{L1}\n{L2}\n", "fleet.tle: line 1: is not followed by its line 2"),
+        (f"{L1}\nB\n{L2}\n", "fleet.tle: line 2: line 2 of the set that starts on line 1 is expected here"),
+        (f"{L2}\n", "fleet.tle: line 1: a line 2 without its line 1 before it"),
+        (f"{L1}\n{TLES[1]['l2']}\n", "fleet.tle: line 2: catalogue number 70003; line 1 has 70001"),
+        (
+            f"{L1}\n{bad(L2, 8, ' 53.x500')}\n",
+            "fleet.tle: line 2: inclination: got '53.x500' in columns 9-16",
+        ),
+        (
+            f"{L1}\n{bad(L2, 52, '00.00000000')}\n",
+            "fleet.tle: line 2: mean motion: got '00.00000000'; must be > 0",
+        ),
+    ],
+)
+def test_bad_tle_line_is_named(tmp_path, text, message):
+    assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(message)

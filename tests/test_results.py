@@ -1,0 +1,111 @@
+"""The run directory: what is written can be read, resumed, refused; nothing is NaN."""
+
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from dawndusk.solver import results
+
+NODES = ("structure", "chip")
+STEPS, CELLS = 5, (4, 6)
+PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "version": "1"}
+
+
+def make_fleet(row):
+    row = np.array(row)
+    panel = SimpleNamespace(nx=CELLS[0], ny=CELLS[1], length=np.full(4, 2.0), half_pitch=np.full(4, 0.1))
+    return SimpleNamespace(
+        row=row,
+        names=[f"sat-{i}" for i in range(row.shape[0])],
+        epochs=[datetime(2027, 1 + k, 1, tzinfo=UTC) for k in range(row.shape[1])],
+        params=SimpleNamespace(network=SimpleNamespace(names=NODES), panel=panel),
+    )
+
+
+def make_values(rows, status=0):
+    """A few quantities of each kind, each row telling its own number."""
+    rows = np.asarray(rows, np.float32)
+    shape = lambda *more: np.broadcast_to(rows.reshape(-1, *[1] * len(more)), (len(rows), *more)).copy()  # noqa: E731
+    return {
+        "status": np.full(len(rows), status, np.int32),
+        "panel_max_c": shape(),
+        "node_max_c": shape(2),
+        "panel_hottest_c": shape(CELLS[0] * CELLS[1]),
+        "panel_max_series_c": shape(STEPS),
+        "node_c": shape(STEPS, 2),
+    }
+
+
+def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
+    fleet = make_fleet([[0, 1], [0, 1], [2, 3]])
+    assert results.prepare(tmp_path, PLAN, "title = 'x'\n") == 0
+    results.write_rows(tmp_path, 0, make_values([0, 1]), 4)
+    results.write_rows(tmp_path, 2, make_values([2, 3]), 4)
+    results.finish(tmp_path, fleet, results.read_rows(tmp_path, 4), {"case_hash": "abc"})
+
+    with xr.open_zarr(tmp_path / results.DATASET) as data:
+        assert data["panel_max_c"].dims == ("satellite", "epoch")
+        np.testing.assert_array_equal(data["panel_max_c"], fleet.row)
+        assert data["node_c"].dims == ("revolution", "time", "node")
+        assert data["panel_max_c"].attrs["units"] == "degC"
+        assert data["panel_max_c"].attrs["long_name"]
+        assert data.attrs["case_hash"] == "abc" and "jax_version" in data.attrs
+        assert data["node"].values.tolist() == list(NODES)
+        assert data["epoch"].values[1] == np.datetime64("2027-02-01")
+        assert set(data.sizes) >= {"satellite", "epoch", "time", "face", "node", "cell"}
+    whole = results.open_run(tmp_path)
+    assert whole["node_c"].dims == ("satellite", "epoch", "time", "node")
+    np.testing.assert_array_equal(whole["node_c"].isel(time=0, node=0), fleet.row)
+    np.testing.assert_array_equal(whole["panel_hottest_c"].isel(cell=-1), fleet.row)
+
+
+def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
+    results.prepare(tmp_path, PLAN, "")
+    values = make_values([0, 1, 2, 3])
+    values["status"][1] = results.FAILED
+    for name in ("panel_max_c", "node_max_c", "node_c"):
+        values[name][1] = np.nan
+    results.write_rows(tmp_path, 0, values, 4)
+    scalars = results.read_rows(tmp_path, 4)
+    assert np.isfinite(scalars["panel_max_c"]).all()
+    results.finish(tmp_path, make_fleet([[0], [1], [2], [3]]), scalars, {})
+
+    with xr.open_zarr(tmp_path / results.DATASET, mask_and_scale=False) as raw:
+        for name in ("panel_max_c", "node_max_c", "node_c"):
+            stored = raw[name].values
+            assert np.isfinite(stored).all()
+            assert (stored[1] == np.float32(results.FILL)).all() and (stored[2] == 2).all()
+        np.testing.assert_array_equal(raw["status"].values[:, 0], [0, 2, 0, 0])
+
+
+def test_a_run_goes_on_after_its_last_mark(tmp_path):
+    results.prepare(tmp_path, PLAN, "")
+    results.write_rows(tmp_path, 0, make_values([0, 1]), 4)
+    # Killed between the series and the mark of the next chunk: the mark decides.
+    results.write_rows(tmp_path, 2, make_values([7, 7]), 4)
+    (tmp_path / "rows" / "000000002-000000004.npz").unlink()
+
+    assert results.prepare(tmp_path, PLAN, "") == 2
+    assert results.read_rows(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
+    results.write_rows(tmp_path, 2, make_values([2, 3]), 4)
+    assert results.prepare(tmp_path, PLAN, "") == 4
+    assert results.read_rows(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("key", "word"), [("case_hash", "another case"), ("precision", "another precision")])
+def test_another_run_is_refused(tmp_path, key, word):
+    results.prepare(tmp_path, PLAN, "")
+    with pytest.raises(results.RunDirectoryError, match=word):
+        results.prepare(tmp_path, PLAN | {key: "other"}, "")
+    assert json.loads((tmp_path / "plan.json").read_text()) == PLAN
+
+
+def test_what_is_no_run_directory_says_so(tmp_path):
+    with pytest.raises(results.RunDirectoryError, match="not a run directory"):
+        results.open_run(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(results.RunDirectoryError, match="is a file"):
+        results.prepare(tmp_path / "file", PLAN, "")
