@@ -44,45 +44,70 @@ class Coolant:
     bypass: bool = field(metadata={"static": True})
 
 
-def tube_effectiveness(
+def tube_exchange(
     coolant: Coolant, panel: Panel, bypassed: Float[Array, " b"]
-) -> tuple[Float[Array, "nx b"], Float[Array, " b"]]:
-    """Effectiveness of each cell of tube [-], and the capacity rate of one half strip's share of flow [W/K].
+) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
+    """Effectiveness of each cell of tube [-], and its exchange per area of the panel cell on it [W/m^2/K].
 
     Args:
         bypassed: Fraction of the flow that passes the radiator by [-], below 1.
     """
+    # Each half strip has half a tube and its share of the flow.
     rate = (1 - bypassed) * coolant.capacity_rate / panel.half_strips
-    # Part of each cell that belongs to the evaporator.
     edge = jnp.arange(panel.nx).astype(rate.dtype)[:, None]
     wetted = jnp.clip(coolant.evaporator_fraction[None, :] * panel.nx - edge, 0, 1)
     conductance = coolant.wall_conductance / 2 * panel.length / panel.nx
-    return -jnp.expm1(-wetted * (conductance / rate)[None, :]), rate
+    effectiveness = -jnp.expm1(-wetted * (conductance / rate)[None, :])
+    cell = panel.length / panel.nx * panel.half_pitch / panel.ny
+    return effectiveness, (rate / cell)[None] * effectiveness
 
 
-def radiator_outlet(
-    wall: Float[Array, "nx b"], inlet: Float[Array, " b"], effectiveness: Float[Array, "nx b"]
-) -> Float[Array, " b"]:
-    """Fluid temperature after the tubes at given wall temperatures [K]."""
-    log_pass = jnp.log1p(-jnp.minimum(effectiveness, 1 - 1e-7))
-    # What is left, at the outlet, of heat exchanged in a cell: the product over the cells behind it.
-    behind = jnp.exp(jnp.cumsum(log_pass[::-1], axis=0)[::-1] - log_pass)
-    total = jnp.exp(jnp.sum(log_pass, axis=0))
-    return inlet * total + jnp.sum(effectiveness * behind * wall, axis=0)
+def tube_response(
+    still: Float[Array, "nx b"], give: Float[Array, "nx b"], effectiveness: Float[Array, "nx b"]
+) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
+    """Fluid temperature after each cell as a linear form p F_in + q of the inlet temperature.
+
+    The wall of a cell answers to the fluid that enters it as the panel's implicit half step lets it,
+
+        T = (still + give F) / (1 + give),   F_after = F + e (T - F)
+
+    Args:
+        still: Wall temperature without any fluid [K].
+        give: Exchange conductance x the wall's response to heat [-]: 0 where it gives way to nothing.
+        effectiveness: e [-].
+    """
+    share = effectiveness / (1 + give)
+
+    def chain(first, second):
+        p1, q1 = first
+        p2, q2 = second
+        return p2 * p1, p2 * q1 + q2
+
+    return lax.associative_scan(chain, (1 - share, share * still))
 
 
 def bypass_fraction(
-    wall: Float[Array, "nx b"], inlet: Float[Array, " b"], coolant: Coolant, panel: Panel
+    still: Float[Array, "nx b"],
+    response: Float[Array, "nx b"],
+    inlet: Float[Array, " b"],
+    coolant: Coolant,
+    panel: Panel,
 ) -> Float[Array, " b"]:
     """Share of the flow to lead past the radiator so that the mixed supply meets the set point [-].
 
     0 where even the whole flow through the radiator comes back too warm, at most 0.999 where it is too cold.
     Bisection on a supply temperature that rises with the bypassed share.
+
+    Args:
+        still: Wall temperatures without any fluid [K].
+        response: Rise of a wall cell per unit of exchange conductance and kelvin of difference [m^2 K/W].
+        inlet: Fluid temperature ahead of the valve [K].
     """
 
     def supply(share):
-        effectiveness, _ = tube_effectiveness(coolant, panel, share)
-        return (1 - share) * radiator_outlet(wall, inlet, effectiveness) + share * inlet
+        effectiveness, exchange = tube_exchange(coolant, panel, share)
+        p, q = tube_response(still, exchange * response, effectiveness)
+        return (1 - share) * (p[-1] * inlet + q[-1]) + share * inlet
 
     low = jnp.zeros_like(inlet)
     high = jnp.full_like(inlet, 0.999)
@@ -93,54 +118,9 @@ def bypass_fraction(
         cold = supply(mid) < coolant.setpoint
         return jnp.where(cold, mid, low), jnp.where(cold, high, mid)
 
-    low, high = lax.fori_loop(0, 14, halve, (low, high))
-    # A secant through the bracket brings 14 bits to the accuracy of the arithmetic.
+    low, high = lax.fori_loop(0, 12, halve, (low, high))
+    # A secant through the bracket brings 12 bits to the accuracy of the arithmetic.
     f_low, f_high = supply(low) - coolant.setpoint, supply(high) - coolant.setpoint
     rise = f_high - f_low
     share = low - f_low * (high - low) / jnp.where(rise > 0, rise, 1.0)
     return jnp.clip(share, low, high)
-
-
-def tube_elimination(
-    diag: Float[Array, "nx b"],
-    rhs: Float[Array, "nx b"],
-    before: Float[Array, "nx b"],
-    after: Float[Array, "nx b"],
-    exchange: Float[Array, "nx b"],
-    effectiveness: Float[Array, "nx b"],
-) -> tuple[tuple[Array, ...], Float[Array, " b"], Float[Array, " b"]]:
-    """Implicit march of fluid and tube cells together, the inlet temperature left open.
-
-        (diag + x) T_i - before T_{i-1} - after T_{i+1} = rhs + x F_{i-1},   F_i = F_{i-1} + e (T_i - F_{i-1})
-
-    with x = exchange and e = effectiveness. Elimination carries T_{i-1} = p T_i + q + r F_in and
-    F_{i-1} = u T_i + v + w F_in. Returns what `tube_substitution` needs, and a, b of the outlet a + b F_in.
-    """
-
-    def eliminate(carry, row):
-        p, q, r, u, v, w = carry
-        dg, rh, be, af, x, e = row
-        pivot = 1 / (dg + x * (1 - u) - be * p)
-        p = af * pivot
-        q, r = (rh + be * q + x * v) * pivot, (be * r + x * w) * pivot
-        taken = (1 - e) * u + e
-        out = (taken * p, taken * q + (1 - e) * v, taken * r + (1 - e) * w)
-        return (p, q, r, *out), (p, q, r, u, v, w)
-
-    zero = jnp.zeros_like(diag[0])
-    start = (zero, zero, zero, zero, zero, zero + 1)
-    end, rows = lax.scan(eliminate, start, (diag, rhs, before, after, exchange, effectiveness))
-    return rows, end[4], end[5]
-
-
-def tube_substitution(
-    rows: tuple[Array, ...], inlet: Float[Array, " b"]
-) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
-    """Tube cell temperatures, and fluid temperature at the inlet of each cell, for a given inlet [K]."""
-
-    def substitute(T, row):
-        p, q, r, u, v, w = row
-        T = p * T + q + r * inlet
-        return T, (T, u * T + v + w * inlet)
-
-    return lax.scan(substitute, jnp.zeros_like(inlet), rows, reverse=True)[1]

@@ -205,8 +205,8 @@ def _cap_flux(cap: _Cap, exact: bool) -> tuple[Array, Array]:
     zero = jnp.zeros_like(cap.H)
     w_nadir, w_sun = _w(cap, jnp.ones_like(cap.H)), _w(cap, _y(cap, cap.sin_zenith))
     sunlit_nodes, crossed_nodes = (EXACT_NODES, EXACT_NODES) if exact else CAP_NODES
-    day = _integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth_start=False)
-    dusk = _integrate(crossed, w_sun, zero, crossed_nodes)
+    day = _integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth_start=False, outputs=2)
+    dusk = _integrate(crossed, w_sun, zero, crossed_nodes, outputs=2)
     down, across = (jnp.where(cap.cos_zenith > 0, a, 0.0) + b for a, b in zip(day, dusk))
     return down / (math.pi * cap.H), across / (math.pi * cap.H * cap.sin_zenith)
 
@@ -248,7 +248,7 @@ def _away(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact
     return total / (math.pi * cap.H)
 
 
-def _integrate(f, start: Array, stop: Array, n: int, smooth_start: bool = True, smooth_end: bool = False):
+def _integrate(f, start: Array, stop: Array, n: int, smooth_start: bool = True, smooth_end: bool = False, outputs: int=1):
     """Int of f(w) dw from stop up to start by n Gauss-Legendre nodes in u, w = start - L t(u).
 
     t = u^2 for a 3/2 power at the start, t = u^2 (3 - 2 u) for one at both ends. The few nodes of the fast
@@ -264,12 +264,14 @@ def _integrate(f, start: Array, stop: Array, n: int, smooth_start: bool = True, 
     else:
         t = u
     length = start - stop
-    if n > 8:
-        table = jnp.asarray(np.stack([t, weight]), start.dtype)
-        terms = jax.vmap(lambda t, weight: [weight * x for x in f(start - length * t)])(table[0], table[1])
-        return [length * jnp.sum(x, axis=0) for x in terms]
-    terms = [[weight * x for x in f(start - length * t)] for t, weight in zip(t.tolist(), weight.tolist())]
-    return [length * sum(x) for x in zip(*terms)]
+    table = jnp.asarray(np.stack([t, weight], axis=1), start.dtype)
+
+    @jax.checkpoint
+    def add(total, node):
+        return [a + node[1] * x for a, x in zip(total, f(start - length * node[0]))], None
+
+    zero = [jnp.zeros_like(start)] * outputs
+    return [length * x for x in jax.lax.scan(add, zero, table)[0]]
 
 
 def _ring(cap: _Cap, w: Array) -> tuple[Array, Array, Array, Array, Array]:

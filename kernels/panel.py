@@ -3,8 +3,8 @@
     C dT/dt = d/dx(kt_x dT/dx) + d/dy(kt_y dT/dy) + q - eps sigma T^4
 
 per unit of panel area, `eps` the emission factor of both faces together. Cell-centred, five points, harmonic means
-of k t between unlike cells: second order in the cell size. In time one step is Peaceman and Rachford's (1955), x
-implicit in its first half and y in its second, with radiation linearised about each half step's own start. It is second order, unconditionally stable for conduction, and a state that it leaves
+of k t between unlike cells: second order in the cell size. In time one step is Peaceman and Rachford's (1955), y
+implicit in its first half and x in its second, radiation linearised about each half step's own start. It is second order, unconditionally stable for conduction, and a state that it leaves
 unchanged solves the undivided steady equations, whatever the step.
 """
 
@@ -94,50 +94,45 @@ def _sides(g: Float[Array, "f m b"], n: int) -> tuple[Array, Array]:
     return (row > 0).astype(g.dtype) * g, (row < n - 1).astype(g.dtype) * g
 
 
-def conduction(T: Float[Array, "n m b"], g: Float[Array, "f k c"]) -> Float[Array, "n m b"]:
-    """Net conduction into each cell along the first axis [W/m^2].
+def conduction(T: Float[Array, "nx ny b"], g: Float[Array, "f k c"], axis: int = 0) -> Float[Array, "nx ny b"]:
+    """Net conduction into each cell along an axis of the panel, 0 or 1 [W/m^2].
 
-    `g` holds the conductances of n + 1 faces, or one row of them when all inner faces are alike.
+    `g` has that axis first: the conductances of n + 1 faces, or one row of them when all inner faces are alike.
     """
-    step = T[1:] - T[:-1]
-    flow = g[1:-1] * step if g.shape[0] == T.shape[0] + 1 else g * step
-    end = jnp.zeros_like(T[:1])
-    return jnp.concatenate([flow, end]) - jnp.concatenate([end, flow])
+    n = T.shape[axis]
+    step = lax.slice_in_dim(T, 1, n, axis=axis) - lax.slice_in_dim(T, 0, n - 1, axis=axis)
+    inner = g[1:-1] if g.shape[0] == n + 1 else g
+    flow = (inner if axis == 0 else jnp.swapaxes(inner, 0, 1)) * step
+    end = jnp.zeros_like(lax.slice_in_dim(T, 0, 1, axis=axis))
+    return jnp.concatenate([flow, end], axis) - jnp.concatenate([end, flow], axis)
 
 
-def sweep(
+def eliminate(
     T: Float[Array, "n m b"],
+    heat: Float[Array, "n m b"],
     g: Float[Array, "f k b"],
-    explicit: Float[Array, "n m b"],
-    capacity: Float[Array, " b"],
-    link: Float[Array, " b"],
-    emission: Float[Array, " b"],
-    implicitness: Float[Array, " b"],
+    held: Float[Array, " b"],
+    slope: Float[Array, " b"],
     h: Float[Array, " b"],
-) -> Float[Array, "n m b"]:
-    """Half a time step, implicit along the first axis.
+) -> tuple[Float[Array, "n m b"], Float[Array, "n m b"], Float[Array, "m b"]]:
+    """Elimination along the first axis, from the last row to the first, of
 
-        C (T* - T) = h [ A T* + explicit - E(T) - w E'(T) (T* - T) - link ((1 - w) T + w T*) ],  E = eps sigma T^4
-
-    with w = `implicitness`, 1/2 in Peaceman and Rachford's step.
+        (held + slope T^3) x - h A x = heat,   A conduction along the axis
 
     Args:
-        T: Start of the half step [K].
+        T: Temperatures at which radiation is linearised [K].
+        heat: Right-hand side [J/m^2].
         g: Conductances along the first axis, see `conduction` [W/m^2/K].
-        explicit: Conduction across and heat loads at the start of the half step [W/m^2].
-        capacity: Areal heat capacity C [J/m^2/K].
-        link: Linear loss coefficient per unit area [W/m^2/K].
-        emission: Emission factor of both faces together [-].
-        implicitness: Weight of the end of the half step in the losses, see `loss_implicitness` [-].
-        h: Half the time step [s]. Zero leaves T as it is.
+        held: Capacity and linear losses [J/m^2/K].
+        slope: Coefficient of radiation's slope [J/m^2/K^4].
+        h: Half the time step [s].
+
+    Returns:
+        c, d of x_i = d_i + c_i x_{i-1}, for `substitute`; and the first row's pivot [m^2 K/J]: one more joule per
+        square metre in a cell of that row raises its x by the pivot.
     """
     n = T.shape[0]
-    radiation = h * emission * SIGMA
-    slope = (4 * implicitness * radiation)[None]
-    rest = ((4 * implicitness - 1) * radiation)[None]
-    held = (capacity - (1 - implicitness) * h * link)[None]
-    ahead = (capacity + implicitness * h * link)[None]
-    h = h[None]
+    held, slope, h = held[None], slope[None], h[None]
     uniform = g.shape[0] == 1
     if uniform:
         row = jnp.arange(n)
@@ -146,25 +141,110 @@ def sweep(
     else:
         ends = (h[None] * g[:-1], h[None] * g[1:])
 
-    def eliminate(carry, row):
-        c, d = carry
-        before, after, t, s = row
+    def body(carry, row):
+        c, d, _ = carry
+        before, after, t, q = row
         before = before * g_all if uniform else before
         after = after * g_all if uniform else after
-        cube = t * t * t
-        pivot = 1 / (ahead + before + after + slope * cube - before * c)
-        c = after * pivot
-        d = ((held + rest * cube) * t + h * s + before * d) * pivot
-        return (c, d), (c, d)
+        pivot = 1 / (held + slope * (t * t * t) + before + after * (1 - c))
+        c = before * pivot
+        d = (q + after * d) * pivot
+        return (c, d, pivot), (c, d)
 
     zero = jnp.zeros_like(T[0])
-    _, (c, d) = lax.scan(eliminate, (zero, zero), (*ends, T, explicit))
+    (_, _, pivot), (c, d) = lax.scan(body, (zero, zero, zero), (*ends, T, heat), reverse=True)
+    return c, d, pivot
 
-    def substitute(x, row):
+
+def substitute(c: Float[Array, "n m b"], d: Float[Array, "n m b"]) -> Float[Array, "n m b"]:
+    """x_i = d_i + c_i x_{i-1} from the first row on; c_0 does not count."""
+
+    def body(x, row):
         x = row[1] + row[0] * x
         return x, x
 
-    return lax.scan(substitute, zero, (c, d), reverse=True)[1]
+    return lax.scan(body, jnp.zeros_like(d[0]), (c, d))[1]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Losses:
+    """What a panel's cells store and lose, and over which half step.
+
+    Attributes:
+        capacity: Areal heat capacity C [J/m^2/K].
+        link: Linear loss coefficient per unit area [W/m^2/K].
+        emission: Emission factor of both faces together [-].
+        implicitness: Weight w of a half step's end in its losses, see `loss_implicitness` [-].
+        h: Half the time step [s]. Zero leaves the panel as it is.
+    """
+
+    capacity: Float[Array, " b"]
+    link: Float[Array, " b"]
+    emission: Float[Array, " b"]
+    implicitness: Float[Array, " b"]
+    h: Float[Array, " b"]
+
+    @property
+    def held(self) -> Float[Array, " b"]:
+        return self.capacity + self.implicitness * self.h * self.link
+
+    @property
+    def slope(self) -> Float[Array, " b"]:
+        return 4 * SIGMA * self.implicitness * self.h * self.emission
+
+
+def first_half(
+    T: Float[Array, "nx ny b"],
+    gx: Float[Array, "fx kx b"],
+    gy: Float[Array, "fy ky b"],
+    source: Float[Array, "sx sy b"],
+    losses: Losses,
+) -> tuple[Float[Array, "ny nx b"], Float[Array, "ny nx b"], Float[Array, "nx b"]]:
+    """First half step, implicit across the tubes, eliminated down to the tube cells.
+
+        C d1 = h [ Ax T + Ay (T + d1) + source - E - w E' d1 - link (T + w d1) ],   E = eps sigma T^4
+
+    In increments d1: what conduction between strongly coupled cells leaves of rounding in the right-hand side is
+    divided by the same coupling, so that float32 holds T to its own rounding.
+
+    Returns `eliminate`'s c, d, pivot with y on the first axis; d_0 is the tube cells' d1 without coolant.
+    """
+    balance = conduction(T, gx) + conduction(T, gy, axis=1) + source
+    balance = balance - (losses.link[None, None] + (losses.emission * SIGMA)[None, None] * T**3) * T
+    heat = losses.h[None, None] * balance
+    turned = jnp.swapaxes(T, 0, 1), jnp.swapaxes(heat, 0, 1)
+    return eliminate(*turned, gy, losses.held, losses.slope, losses.h)
+
+
+def second_half(
+    T: Float[Array, "nx ny b"],
+    d1: Float[Array, "nx ny b"],
+    gx: Float[Array, "fx kx b"],
+    more: Float[Array, "sx sy b"],
+    losses: Losses,
+) -> Float[Array, "nx ny b"]:
+    """Second half step, implicit along the tubes: temperatures at the end of the step [K].
+
+    The difference of both half steps' equations, in which conduction across and coolant have cancelled, for
+    D = T_end - T and E* = eps sigma (T + d1)^4:
+
+        C (D - 2 d1) = h [ Ax D + more - (E* - E) - w E*' (D - d1) + w E' d1 - link ((1 - 2 w) d1 + w D) ]
+
+    Args:
+        T: Start of the step [K].
+        d1: Increment of the first half step [K].
+        more: Source of the second half step less that of the first [W/m^2].
+    """
+    h, w = losses.h[None, None], losses.implicitness[None, None]
+    mid = T + d1
+    radiation = (losses.emission * SIGMA)[None, None]
+    cubes = T**3, mid**3
+    change = radiation * (4 * w * (cubes[0] + cubes[1]) * d1 - (mid * cubes[1] - T * cubes[0]))
+    heat = 2 * losses.capacity[None, None] * d1
+    heat = heat + h * (change + more - losses.link[None, None] * (1 - 2 * w) * d1)
+    return T + substitute(*eliminate(mid, heat, gx, losses.held, losses.slope, losses.h)[:2])
 
 
 def fitted_theta(z: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -212,17 +292,16 @@ def step(
         gx: Conductances along x, (nx + 1, ny, b), or (1, ny, b) where all inner faces are alike [W/m^2/K].
         gy: The same along y, axes swapped: (ny + 1, nx, b) or (1, 1, b).
         source: Absorbed heat and dissipation at mid-step, broadcast over the cells [W/m^2].
-        capacity, emission, dt: See `sweep`; dt is the whole step [s].
+        capacity, emission: See `Losses`.
+        dt: The whole step [s].
     """
     h = dt / 2
     no_link = jnp.zeros_like(h)
     weight = loss_implicitness(jnp.mean(T, axis=(0, 1)), capacity, no_link, emission, h)
-    source = jnp.broadcast_to(source, T.shape)
-    across = jnp.swapaxes(conduction(jnp.swapaxes(T, 0, 1), gy), 0, 1)
-    T = sweep(T, gx, across + source, capacity, no_link, emission, weight, h)
-    along = jnp.swapaxes(conduction(T, gx) + source, 0, 1)
-    T = sweep(jnp.swapaxes(T, 0, 1), gy, along, capacity, no_link, emission, weight, h)
-    return jnp.swapaxes(T, 0, 1)
+    losses = Losses(capacity, no_link, emission, weight, h)
+    c, d, _ = first_half(T, gx, gy, source, losses)
+    d1 = jnp.swapaxes(substitute(c, d), 0, 1)
+    return second_half(T, d1, gx, jnp.zeros_like(source), losses)
 
 
 def residual(
@@ -238,8 +317,7 @@ def residual(
     `link` is a linear loss to 0 K [W/m^2/K]: an edge held at T0 is a link of 2 k t/dx^2 in the cells beside it, and
     that link times T0 in their source.
     """
-    across = jnp.swapaxes(conduction(jnp.swapaxes(T, 0, 1), gy), 0, 1)
-    return conduction(T, gx) + across + source - link * T - (emission * SIGMA)[None, None] * T**4
+    return conduction(T, gx) + conduction(T, gy, axis=1) + source - link * T - (emission * SIGMA)[None, None] * T**4
 
 
 def steady(

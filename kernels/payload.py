@@ -54,11 +54,11 @@ def throttled_power(
         payload: Its power and throttle.
 
     The right side falls with P and the left side rises, so there is one solution. On the ramp the equation
-    is linear; elsewhere its root lies outside [floor, 1] x demand power, and is cut back to the level
-    branch. Solving it, rather than using the temperature of the step before, is what keeps a steep throttle
+    is linear; elsewhere its share lies outside [floor, 1], and is cut back to the level branch. Solving it, rather than using the temperature of the step before, is what keeps a steep throttle
     from switching up and down at every step.
     """
     asked = demand * payload.power
     slope = (1 - payload.throttle_floor) / (payload.throttle_end - payload.throttle_start)
-    on_ramp = asked * (1 - slope * (a - payload.throttle_start)) / (1 + asked * slope * b)
-    return jnp.clip(on_ramp, payload.throttle_floor * asked, asked)
+    # The share, not the power, is cut back: at zero demand both limits of the power are 0 and its slope is lost.
+    share = (1 - slope * (a - payload.throttle_start)) / (1 + asked * slope * b)
+    return asked * jnp.clip(share, payload.throttle_floor, 1)

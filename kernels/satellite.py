@@ -2,9 +2,11 @@
 
 A step from t to t + dt, satellites on the last axis:
 
-1. The nodes, the coolant and the panel's tube cells take one implicit stage together (x direction of the panel).
-   Compute is throttled on the stage's own chip temperature and cut by what the bus can give.
-2. The panel takes its Peaceman-Rachford step with the coolant's heat of that stage.
+1. The nodes, the coolant and the panel take one implicit stage together, the panel in its y direction, across the
+   tubes: where coolant and conduction are stiffest they stand in the same half of the Peaceman-Rachford step, which
+   keeps its splitting error small. Compute is throttled on the stage's own chip temperature and cut by what the bus
+   can give.
+2. The panel takes its second half step, implicit along the tubes, with the coolant's heat of that stage.
 3. The nodes are extrapolated from their stage; the battery integrates the stage's power over dt.
 
 Each exchange enters both of its sides with the same number, so the step conserves heat by construction, and a state
@@ -250,31 +252,22 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     gx, gy = panels.strip_conductances(panel)
     link = jnp.sum(network.panel_conductance, axis=0) / area
     weight = panels.loss_implicitness(mean, panel.heat_capacity, link, panel.emission, h)
-    across = jnp.swapaxes(panels.conduction(jnp.swapaxes(T, 0, 1), gy), 0, 1)
+    losses = panels.Losses(panel.heat_capacity, link, panel.emission, weight, h)
     sunk = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4
 
-    # --- what the tube cells see, at the start of the step, of everything but the fluid
-    tube = T[:, 0]
-    cube = (panel.emission * SIGMA)[None] * tube**3
-
-    def from_nodes(X4, X1):
+    def from_nodes(X):
         """Heat that the nodes send to the panel [W/m^2]."""
-        sent = SIGMA * jnp.sum(network.panel_radiative * X4, axis=0)
-        return (sent + jnp.sum(network.panel_conductance * X1, axis=0)) / area
+        sent = SIGMA * network.panel_radiative * X**4 + network.panel_conductance * X
+        return jnp.sum(sent, axis=0) / area
 
-    def tube_march(bypassed, received):
-        effectiveness, rate = loop.tube_effectiveness(coolant, panel, bypassed)
-        exchange = (rate / (panel.length / panel.nx * panel.half_pitch / panel.ny))[None] * effectiveness
-        g = (h * gx[0, 0])[None]
-        i = jnp.arange(panel.nx)[:, None]
-        before = g * (i > 0).astype(g.dtype)
-        after = g * (i < panel.nx - 1).astype(g.dtype)
-        w, hr = weight[None], h[None]
-        diag = (panel.heat_capacity + weight * h * link)[None] + before + after + 4 * w * hr * cube
-        rhs = (panel.heat_capacity - (1 - weight) * h * link)[None] * tube
-        rhs = rhs + hr * (across[:, 0] + (sunk + received)[None] + (4 * w - 1) * cube * tube)
-        rows, a, b = loop.tube_elimination(diag, rhs, before, after, h[None] * exchange, effectiveness)
-        return rows, exchange, a, b
+    # --- panel, first half: across the tubes, eliminated down to the tube cells
+    at_start = from_nodes(X)
+    c, d, pivot = panels.first_half(T, gx, gy, (sunk + at_start)[None, None], losses)
+    still, response = T[:, 0] + d[0], h[None] * pivot
+
+    def tube_march(bypassed):
+        effectiveness, exchange = loop.tube_exchange(coolant, panel, bypassed)
+        return exchange, *loop.tube_response(still, exchange * response, effectiveness)
 
     # --- implicit stage of nodes and fluid
     chip = network.index("chip") if "chip" in network.names else network.index("cold_plate")
@@ -307,13 +300,12 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
             full = jnp.concatenate([A, jnp.zeros_like(A[:, :1])], axis=1)
             basis = jnp.eye(n, n + 1, dtype=X.dtype)[:, :, None]
             full = full - (tau * flow[None] * effectiveness)[:, None] * (inlets - basis)
-            # The panel's part of the stage depends on the nodes' heat only through the fluid.
-            rows, exchange, out_a, out_b = tube_march(bypassed, from_nodes(X_old**4, X_old))
-            kept = (1 - bypassed) * out_b + bypassed
+            exchange, pass_on, pick_up = tube_march(bypassed)
+            kept = (1 - bypassed) * pass_on[-1] + bypassed
             pumped = power.pump / flow
             last = jnp.zeros_like(fluid_out).at[n].set(1) - kept[None] * fluid_out
             A = jnp.concatenate([full, last[None]])
-            b = jnp.concatenate([b, ((1 - bypassed) * out_a + kept * pumped)[None]])
+            b = jnp.concatenate([b, ((1 - bypassed) * pick_up[-1] + kept * pumped)[None]])
             p = jnp.concatenate([p, jnp.zeros_like(p[:1])])
         z = nodal.solve_dense(A, jnp.stack([b, p], axis=1))
         base, rise = z[:, 0], z[:, 1]
@@ -331,7 +323,7 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
         fluid = None
         if coolant is not None:
             inlet = jnp.sum(fluid_out * z, axis=0) + pumped
-            fluid = (rows, exchange, inlet, out_a + out_b * inlet, z[n])
+            fluid = (exchange, inlet, pass_on * inlet[None] + pick_up, z[n])
         return z[:n], theta, C + tau * own, power, fluid, owed
 
     def met(power, heaters):
@@ -347,33 +339,26 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     power = run_bus(params, load, state.energy, cells, heater, asked, allowed)
     X_stage, theta, bypassed = X, None, zero
     if coolant is not None and coolant.bypass:
-        supply_guess = coolant.setpoint
-        guess = jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * supply_guess
-        bypassed = loop.bypass_fraction(tube, guess, coolant, panel)
+        guess = jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint
+        bypassed = loop.bypass_fraction(still, response, guess, coolant, panel)
     passes = BYPASS_PASSES if coolant is not None and coolant.bypass else STAGE_PASSES
     for k in range(passes):
         X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, bypassed)
         if coolant is not None and coolant.bypass and k < passes - 1:
-            wall, _ = loop.tube_substitution(fluid[0], fluid[2])
-            bypassed = loop.bypass_fraction(wall, fluid[2], coolant, panel)
+            bypassed = loop.bypass_fraction(still, response, fluid[1], coolant, panel)
 
-    # --- panel, with the stage's heat from fluid and nodes
-    received = sunk + from_nodes(X_stage**4, X_stage)
-    explicit = across + received[None, None]
-    H = None
+    # --- panel: the rest of the first half, then along the tubes
     if coolant is not None:
-        rows, exchange, inlet, outlet, supply = fluid
-        wall, entering = loop.tube_substitution(rows, inlet)
-        H = exchange * (entering - wall)
-        explicit = explicit.at[:, 0].add(H)
-    half = panels.sweep(T, gx, explicit, panel.heat_capacity, link, panel.emission, weight, h)
-    half_mean, half_mean4 = panel_means(half)
-    along = panels.conduction(half, gx)
-    explicit = jnp.swapaxes(along, 0, 1) + received[None, None]
-    if H is not None:
-        explicit = explicit.at[0].add(H)
-    turned = panels.sweep(jnp.swapaxes(half, 0, 1), gy, explicit, panel.heat_capacity, link, panel.emission, weight, h)
-    T_new = jnp.swapaxes(turned, 0, 1)
+        exchange, inlet, fluid_after, supply = fluid
+        outlet = fluid_after[-1]
+        entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
+        give = exchange * response
+        d = d.at[0].set((d[0] + give * (entering - T[:, 0])) / (1 + give))
+    d1 = jnp.swapaxes(panels.substitute(c, d), 0, 1)
+    half_mean, half_mean4 = panel_means(T + d1)
+    # The first half used the nodes at its start: the second makes the whole step's heat that of the stage.
+    more = 2 * (from_nodes(X_stage) - at_start)
+    T_new = panels.second_half(T, d1, gx, more[None, None], losses)
 
     # --- nodes and battery
     # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.

@@ -110,7 +110,8 @@ def derived(case: Any, precision: str) -> dict[str, str]:
     loads = jax.jit(jax.vmap(partial(revolution.revolution_loads, n_steps=case.run.steps), out_axes=-1))(
         fleet.revolutions
     )
-    period = np.asarray(jax.vmap(revolution.geometry)(fleet.revolutions).period)
+    loads = jax.tree.map(np.asarray, loads)
+    period = loads.dt.sum(axis=0)
     rows, row = len(period), np.asarray(fleet.row)
     out = {
         "satellites": f"{row.shape[0]:,} in {found.planes.raan.shape[0]:,} planes, {row.shape[1]} epochs, "
@@ -119,8 +120,8 @@ def derived(case: Any, precision: str) -> dict[str, str]:
         "inclination": _range(np.degrees(found.planes.inclination), "deg", 4),
         **_season(case),
     }
-    weight = np.asarray(loads.dt) / np.sum(loads.dt, axis=0)
-    incident = np.sum(np.asarray(loads.incident) * weight[:, None, None], axis=0)
+    weight = loads.dt / period
+    incident = np.sum(loads.incident * weight[:, None, None], axis=0)
     for f, face in enumerate(FACES):
         if face == "array_front" and case.array is None:
             continue
@@ -145,10 +146,10 @@ def equilibrium(params: Any, loads: Any, weight: np.ndarray) -> np.ndarray:
     area = panel.length * panel.half_pitch * panel.half_strips
     power = np.zeros_like(area)
     if params.payload is not None:
-        power = power + np.asarray(params.payload.power) * np.sum(np.asarray(loads.demand) * weight, axis=0)
+        power = power + np.asarray(params.payload.power) * np.sum(loads.demand * weight, axis=0)
     if params.coolant is not None:
         power = power + np.asarray(params.coolant.pump_power)
-    heat = np.sum(np.asarray(loads.panel) * weight, axis=0) + panel.heat + power / area
+    heat = np.sum(loads.panel * weight, axis=0) + panel.heat + power / area
     return (heat / (panel.to_space * SIGMA) + np.asarray(params.space_temperature) ** 4) ** 0.25
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Limit:
         values: From the run's scalars to one value a row.
         side: "max": the value must stay below; "min": above.
         binds: Whether more payload power works against it ("less" power does otherwise).
+        of_power: Whether it is a limit of power, not of temperature.
         broken: Rows where it is broken whatever the margin, or None.
     """
 
@@ -37,6 +38,7 @@ class Limit:
     values: Callable[[Mapping[str, np.ndarray]], np.ndarray]
     side: Literal["max", "min"]
     binds: Literal["more", "less"] = "more"
+    of_power: bool = False
     broken: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
     def margins(self, scalars: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -99,10 +101,11 @@ def limits_of(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
                 0.0,
                 lambda s: 100 * np.maximum(s["soc_min"], case.battery.min_soc),
                 "min",
+                of_power=True,
                 broken=sheds,
             )
         )
-    if case.battery is None and (case.array is not None):
+    if case.battery is None and case.array is not None:
         out.append(
             Limit(
                 "power shed",
@@ -111,11 +114,12 @@ def limits_of(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
                 0.0,
                 lambda s: np.where(sheds(s), shed_kw(s), 0.0),
                 "max",
+                of_power=True,
                 broken=sheds,
             )
         )
     if case.array is not None:
-        out.append(Limit("energy balance", "kWh", 0.0, 0.0, energy_balance_kwh, "min"))
+        out.append(Limit("energy balance", "kWh", 0.0, 0.0, energy_balance_kwh, "min", of_power=True))
     return out
 
 
@@ -149,18 +153,26 @@ def energy_balance_kwh(scalars: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(np.abs(balance) <= rounding, 0.0, balance)
 
 
+class Headroom(NamedTuple):
+    """Factor on payload power; `starved`: power ran out there before the limit was reached."""
+
+    factor: float | None
+    starved: bool
+
+
 def headrooms(
     limits: list[Limit],
     rows: list[int],
     solve: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]],
-) -> list[float | None]:
+) -> list[Headroom]:
     """Factor on payload power at which each limit is just met, at its worst row; nothing throttled.
 
     The last factor that meets it before the crossing nearest to 1: upwards where it is met at 1, downwards
     where it is not, and the other way round for a limit that lack of power works against. With no crossing
-    in 0..`LARGEST_FACTOR`: the end of the range where it is met, None where it is not. Found by trying a
-    batch of factors and then, twice, a batch inside the bracket, which needs no smoothness: a set point or
-    a floor of charge has none.
+    in 0..`LARGEST_FACTOR`: the end of the range where it is met, None where it is not. Where power is shed
+    the payload does not get what the factor says, so a temperature limit is followed up to there only. Found
+    by trying a batch of factors and then, twice, a batch inside the bracket, which needs no smoothness: a set
+    point or a floor of charge has none.
 
     Args:
         rows: Worst row of each limit.
@@ -168,7 +180,7 @@ def headrooms(
     """
     ends = {"more": (0.0, LARGEST_FACTOR), "less": (LARGEST_FACTOR, 0.0)}  # from the met side to the unmet
     grids = {i: np.linspace(*ends[limit.binds], FACTORS) for i, limit in enumerate(limits)}
-    found: list[float | None] = [None] * len(limits)
+    found = [Headroom(None, False)] * len(limits)
     for _ in range(1 + REFINEMENTS):
         # Limits that share a row share its solutions.
         pairs = sorted({(rows[i], float(factor)) for i, grid in grids.items() for factor in grid})
@@ -179,12 +191,15 @@ def headrooms(
         finer = {}
         for i, grid in grids.items():
             at = [place[rows[i], float(factor)] for factor in grid]
-            good = limits[i].met({name: value[at] for name, value in scalars.items()})
-            good &= scalars["status"][at] != FAILED
+            here = {name: value[at] for name, value in scalars.items()}
+            met = limits[i].met(here) & (here["status"] != FAILED)
+            thermal = limits[i].binds == "more" and not limits[i].of_power
+            good = met & ~sheds(here) if thermal else met
             edge = crossing(good, grid)
             if edge is None:
                 continue
-            found[i] = float(edge[0])
+            lost = met[np.flatnonzero(grid == edge[-1])[0]] and len(edge) == 2
+            found[i] = Headroom(float(edge[0]), bool(lost))
             if len(edge) == 2:
                 finer[i] = np.linspace(*edge, FACTORS)
         grids = finer

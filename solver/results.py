@@ -193,6 +193,10 @@ def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes
     }
     encoding["epoch"] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
     dataset = xr.Dataset(data, coordinates, attrs=dict(attributes) | versions())
+    group = _group(path)
+    for name in set(group.array_keys()) & set(dataset.variables):
+        # An interrupted run wrote them already, with the rows that it had.
+        del group[name]
     dataset.to_zarr(path / DATASET, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
     zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
 
@@ -280,6 +284,8 @@ def open_featured(path: Path, group: str) -> Any:
     import xarray as xr
 
     store = Path(path) / DATASET
+    if not store.exists():
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     if not (store / group).exists():
         raise RunDirectoryError(f"{path} is not the directory of a finished run: it has no {DATASET}/{group}")
     return xr.open_zarr(store, group=group, consolidated=False)

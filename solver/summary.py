@@ -162,6 +162,7 @@ def _limits(limits: list[Limit], scalars, outcome, good, headroom: bool) -> list
                 "met": bool(met.all()),
                 "binds": limit.binds,
                 "headroom": None,
+                "power_runs_out_first": False,
                 **_at(fleet, first_place(fleet, r)),
             }
         )
@@ -172,14 +173,19 @@ def _limits(limits: list[Limit], scalars, outcome, good, headroom: bool) -> list
                 limits, worst, lambda rows, scale: outcome.solver.solve(rows, scale, throttle=False)
             )
         outcome.wall.run = before  # the solver adds its time to `run`; this is the headroom's
-        for entry, factor in zip(out, factors):
+        for entry, (factor, starved) in zip(out, factors):
             entry["headroom"] = 0.0 if factor is None and entry["binds"] == "more" else factor
+            entry["power_runs_out_first"] = starved
     return out
 
 
 def _binding(limits: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The limit that payload power meets first; None where none is met within the range tried."""
-    known = [limit for limit in limits if limit["binds"] == "more" and limit["headroom"] is not None]
+    known = [
+        limit
+        for limit in limits
+        if limit["binds"] == "more" and limit["headroom"] is not None and not limit["power_runs_out_first"]
+    ]
     first = min(known, key=lambda limit: limit["headroom"], default=None)
     if first is None or first["headroom"] >= LARGEST_FACTOR:
         return None
@@ -428,10 +434,15 @@ def number(value: float) -> str:
 
 
 def factor(limit: Mapping[str, Any]) -> str:
-    """Headroom as text: the largest factor for limits that power works against, the smallest for others."""
+    """Headroom as text: the largest factor for limits that power works against, the smallest for others.
+
+    "> 1.06": met as far as there is power to try it.
+    """
     value = limit["headroom"]
     if value is None:
         return "-"
     if limit["binds"] == "less":
         return f"from {value:.3f}" if value > 0 else "any"
-    return f"> {LARGEST_FACTOR:g}" if value >= LARGEST_FACTOR else f"{value:.3f}"
+    if value >= LARGEST_FACTOR:
+        return f"> {LARGEST_FACTOR:g}"
+    return f"> {value:.3f}" if limit["power_runs_out_first"] else f"{value:.3f}"

@@ -1,23 +1,28 @@
 """The shipped case files: every number sourced, every case solvable, known answers met."""
 
-import math
+import functools
 import re
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dawndusk.solver import build, summary
 from dawndusk.solver import case as cases
-from dawndusk.solver import summary
 from dawndusk.solver.run import run
 
 CASES = sorted((Path(__file__).resolve().parents[1] / "cases").glob("*.toml"))
 SIGMA = 5.670374419e-8  # W/m^2/K^4
 
-# Small enough for a test, fine enough that the periodic orbit is solved as in a full run.
-TINY = ["run.steps=24", "run.cells=[4, 6]", "epoch.count=1"]
-THIN = {
-    "project_sunrise": ["orbit.planes=2", "orbit.satellites_per_plane=2"],
+# Coarse, but fine enough that the periodic orbit is solved as in a full run.
+GRID = ("run.steps=48", "run.cells=[8, 6]")
+YEAR = (*GRID, "epoch.count=4")  # the first in the eclipse season
+OVERRIDES = {
+    "iss_eatcs": GRID,
+    "project_sunrise": (*GRID, "orbit.planes=2", "orbit.satellites_per_plane=3"),
+    "starlink_ai": YEAR,
+    "suncatcher": YEAR,
+    "suncatcher_prototype": YEAR,
 }
 
 
@@ -25,9 +30,24 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-def solved(name: str, folder: Path, *overrides: str):
-    """Outcome of a shipped case in float64."""
-    return run(cases.load(name, overrides), folder / "run", precision="double")
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """Outcome of a shipped case in float64, solved once for all tests."""
+
+    @functools.cache
+    def solve(name: str):
+        case = cases.load(name, OVERRIDES.get(name, ()))
+        return run(case, tmp_path_factory.mktemp(name) / "run", precision="double")
+
+    return solve
+
+
+def solved_again(outcome, case):
+    """Quantities of a case that differs from the outcome's in values only: no new program is compiled."""
+    outcome.solver.fleet = build.build(case, np.float64)
+    found = outcome.solver.solve(np.arange(outcome.rows))
+    outcome.solver.fleet = outcome.fleet
+    return found
 
 
 @pytest.mark.parametrize("path", CASES, ids=name_of)
@@ -53,14 +73,13 @@ def test_case_validates_and_keeps_its_hash(path):
 
 
 @pytest.mark.parametrize("path", CASES, ids=name_of)
-def test_case_runs_and_its_energy_closes(path, tmp_path):
-    outcome = solved(path.stem, tmp_path, *TINY, *THIN.get(path.stem, []))
-    scalars = outcome.scalars
+def test_case_runs_and_its_energy_closes(path, solved):
+    scalars = solved(path.stem).scalars
     for name, values in scalars.items():
         assert np.isfinite(values).all(), name
     assert (scalars["status"] == 0).all()
-    # The step conserves heat by construction: what is left is rounding over 24 steps of 1e4-1e6 J.
-    assert np.abs(scalars["heat_residual"]).max() < 1e-9
+    # Heat is summed anew from temperatures, by trapezoids of T^4 over steps of two minutes: 1e-3.
+    assert np.abs(scalars["heat_residual"]).max() < 1e-3
     assert np.abs(scalars["bus_residual"]).max() < 1e-9
 
 
@@ -68,7 +87,7 @@ def test_case_runs_and_its_energy_closes(path, tmp_path):
 
 # AI1 with the radiator alone: edge-on at every instant (normal square to nadir and Sun), only space and
 # the Earth's infrared in view, fin and flow so conductive that the panel is isothermal.
-STRIPPED = [
+STRIPPED = (
     "epoch.start=2027-03-21T00:00:00Z",  # no eclipse
     "epoch.count=1",
     "orbit.altitude_km=642.863",  # 650 km above the 6371 km sphere of the closed-form view factor
@@ -88,78 +107,82 @@ STRIPPED = [
     "run.cells=[8, 6]",
     "run.steps=24",
     "run.mode=steady",
-]
+)
 
 
-@pytest.mark.parametrize(("power_kw", "temperature_k"), [(120, 328.01), (150, 345.32)])
-def test_ai1_radiator_alone(power_kw, temperature_k, tmp_path):
-    """(Q / (A eps sigma) + F OLR / sigma)^(1/4) with A 220 m2, eps .91, F .240574, OLR 237 W/m2."""
+def stripped_ai1(power_kw: float):
     data = tomllib.loads((CASES[0].parent / "starlink_ai.toml").read_text())
     for key in ("array_view", "shared_edge_m", "array_depth_m"):
         del data["radiator"][key]
-    del data["loop"]["bypass_setpoint_c"]
-    for item in [*STRIPPED, f"payload.demand={power_kw / 150}"]:
+    for item in (*STRIPPED, f"payload.demand={power_kw / 150}"):
         cases.override(data, item)
-    scalars = run(cases.validate(data), tmp_path / "run", precision="double").scalars
-    assert scalars["payload_power_kw"] == pytest.approx(power_kw, rel=1e-9)
-    # The reference is given to 0.01 K.
-    assert scalars["panel_mean_c"] + 273.15 == pytest.approx(temperature_k, abs=0.01)
-    # Isothermal, so that the mean is the effective temperature.
-    assert scalars["panel_max_c"] - scalars["panel_min_c"] < 0.05
+    return cases.validate(data)
 
 
-def test_starcloud_panel_net_is_584_8(tmp_path):
-    scalars = solved("starcloud_panel", tmp_path).scalars
+def test_ai1_radiator_alone(tmp_path):
+    """(Q / (A eps sigma) + F OLR / sigma)^(1/4) with A 220 m2, eps .91, F .240574, OLR 237 W/m2."""
+    outcome = run(stripped_ai1(120), tmp_path / "run", precision="double")
+    for power_kw, kelvin, scalars in (
+        (120, 328.01, outcome.scalars),
+        (150, 345.32, solved_again(outcome, stripped_ai1(150))),
+    ):
+        assert scalars["payload_power_kw"] == pytest.approx(power_kw, rel=1e-9)
+        # The reference is given to 0.01 K.
+        assert scalars["panel_mean_c"] + 273.15 == pytest.approx(kelvin, abs=0.01)
+        # Isothermal, so that the mean is the effective temperature.
+        assert scalars["panel_max_c"] - scalars["panel_min_c"] < 0.05
+
+
+def test_starcloud_panel_net_is_584_8(solved):
     # sigma 5.67e-8 in the paper and 5.670374e-8 here: 0.05 W/m2, 0.005 K.
-    assert scalars["panel_mean_c"] == pytest.approx(20.0, abs=0.01)
+    assert solved("starcloud_panel").scalars["panel_mean_c"] == pytest.approx(20.0, abs=0.01)
 
 
-def test_starcloud_panel_with_the_papers_infrared_absorptance(tmp_path):
+def test_starcloud_panel_with_the_papers_infrared_absorptance(solved):
     """633.1 W/m2 comes out if infrared is absorbed as sunlight is: moved to the solar band."""
-    scalars = solved(
+    case = cases.load(
         "starcloud_panel",
-        tmp_path,
-        "environment.incident.albedo_w_m2=[0, 160.6676]",
-        "environment.incident.infrared_w_m2=0",
-        "radiator.heat_w_m2=633.1",
-    ).scalars
+        [
+            "environment.incident.albedo_w_m2=[0, 160.6676]",
+            "environment.incident.infrared_w_m2=0",
+            "radiator.heat_w_m2=633.1",
+        ],
+    )
     # 0.1 W/m2 of net over 4 eps sigma T^3 of two faces.
     kelvin = 0.1 / (8 * 0.92 * SIGMA * 293.15**3)
-    assert scalars["panel_mean_c"] == pytest.approx(20.0, abs=kelvin)
+    found = solved_again(solved("starcloud_panel"), case)
+    assert found["panel_mean_c"] == pytest.approx(20.0, abs=kelvin)
 
 
-def test_single_node_cyclic_orbit(tmp_path):
-    scalars = solved("single_node_cyclic", tmp_path).scalars
+def test_single_node_cyclic_orbit(solved):
+    scalars = solved("single_node_cyclic").scalars
     assert scalars["panel_min_c"] + 273.15 == pytest.approx(345.242, abs=0.01)
     assert scalars["panel_max_c"] + 273.15 == pytest.approx(350.138, abs=0.01)
     assert scalars["panel_mean_c"] + 273.15 == pytest.approx(347.824, abs=0.01)
 
 
-def test_iss_radiators_exceed_their_rating(tmp_path):
-    outcome = solved("iss_eatcs", tmp_path, "run.steps=48", "run.cells=[8, 6]")
-    assert outcome.scalars["payload_power_kw"] == pytest.approx(70, rel=1e-6)
-    # The bypass is open all the way round: supply stays at 2.8 C with flow to spare.
-    assert outcome.scalars["bypass_min"] > 0
-    assert outcome.scalars["supply_max_c"] == pytest.approx(2.8, abs=0.02)
-    assert outcome.scalars["supply_min_c"] == pytest.approx(2.8, abs=0.02)
+def test_iss_radiators_exceed_their_rating(solved):
+    outcome = solved("iss_eatcs")
+    scalars = outcome.scalars
+    assert scalars["payload_power_kw"] == pytest.approx(70, rel=1e-6)
+    # The bypass is open all the way round: supply stays within the published 37 +- 2 F, with flow to spare.
+    assert scalars["bypass_min"] > 0
+    assert abs(scalars["supply_max_c"] - 2.8) < 1.1
+    assert abs(scalars["supply_min_c"] - 2.8) < 1.1
+    # Two faces of 448.8 m2 at about 4 C, less what they absorb: some 170 kW.
     found = {limit["name"]: limit for limit in summary.summarise(outcome)["limits"]}
-    assert found["supply set point"]["headroom"] > 1.0
-
-
-def test_a_ninth_of_the_radiator_cannot_hold_the_set_point(tmp_path):
-    """The headroom above can fail: with a ninth of the radiator the supply leaves its set point."""
-    scalars = solved(
-        "iss_eatcs", tmp_path, "run.steps=48", "run.cells=[8, 6]", "radiator.area_m2=49.87"
-    ).scalars
-    assert scalars["supply_max_c"] > 2.9
+    assert 2.0 < found["supply set point"]["headroom"] < 3.0
+    # A ninth of the radiator cannot hold the set point.
+    small = cases.load("iss_eatcs", [*GRID, "radiator.area_m2=49.87"])
+    assert solved_again(outcome, small)["supply_max_c"] > 4
 
 
 # ------------------------------------------------------------------------- designs that must close
 
 
 @pytest.mark.parametrize("name", ["suncatcher", "suncatcher_prototype", "starlink_ai"])
-def test_design_meets_every_limit_at_the_end_of_life(name, tmp_path):
-    outcome = solved(name, tmp_path, "run.steps=48", "run.cells=[8, 6]", "epoch.count=4")
+def test_design_meets_every_limit_at_the_end_of_life(name, solved):
+    outcome = solved(name)
     found = summary.summarise(outcome, headroom=False)
     assert not found["infeasible"]
     for limit in found["limits"]:
@@ -170,8 +193,9 @@ def test_design_meets_every_limit_at_the_end_of_life(name, tmp_path):
     assert outcome.scalars["eclipse_min"].min() == 0
 
 
-def test_sunrise_thins_and_keeps_its_rows_distinct(tmp_path):
-    outcome = solved("project_sunrise", tmp_path, *TINY, "orbit.planes=2", "orbit.satellites_per_plane=3")
+def test_sunrise_thins_and_keeps_its_rows_distinct(solved):
+    outcome = solved("project_sunrise")
     assert outcome.rows == 6
     assert len(set(outcome.scalars["panel_mean_c"])) == 6
-    assert math.isclose(cases.load("project_sunrise").orbit.planes * 50, 1000)
+    orbit = cases.load("project_sunrise").orbit
+    assert orbit.planes * orbit.satellites_per_plane == 1000

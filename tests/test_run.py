@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -126,16 +125,17 @@ def test_a_row_that_fails_leaves_the_others_alone(straight, tmp_path, monkeypatc
             assert (bad.scalars[name][3] == results.FILL).all()
 
 
-def test_payload_power_scales_and_headroom_is_where_the_margin_ends(straight):
+def test_payload_power_scales(straight):
     found = straight.solver.solve(np.array([2, 2]), np.array([1.0, 1.2]), throttle=False)
     np.testing.assert_allclose(found["payload_asked_kw"][1] / found["payload_asked_kw"][0], 1.2)
     np.testing.assert_allclose(found["node_max_c"][0], straight.scalars["node_max_c"][2], atol=1e-9)
-    assert (found["node_max_c"][1] > found["node_max_c"][0]).all()
+    chip = straight.fleet.params.network.names.index("chip")
+    assert found["node_max_c"][1, chip] > found["node_max_c"][0, chip] + 10
 
 
 def test_successive_revolutions_reach_the_periodic_one(straight, tmp_path):
-    # Slowest time constant about 2 h, a revolution 1.6 h: after 10 of them exp(-8) of some 50 K is left, and the
-    # Sun has moved by 0.7 deg on the way.
+    # Slowest time constant about 2 h, a revolution 1.6 h: after 10 of them exp(-8) of some 50 K is left, and
+    # the Sun has moved by 0.7 deg on the way.
     loaded = load("run.mode=transient", "run.revolutions=10", "epoch.count=1", "run.start_temperature_c=30")
     outcome = run.run(loaded, tmp_path, precision="double", chunk=1)
     run.conclude(outcome)
@@ -181,15 +181,18 @@ def test_joined_revolutions():
 
 
 def test_steady_loads_hold_the_means():
-    rows = build.build(load(), np.float64).revolutions
-    loads = jax.vmap(partial(revolution.revolution_loads, n_steps=32), out_axes=-1)(rows)
+    draw = np.random.default_rng(1).uniform
+    series = {name: draw(size=(32, 5)) for name in ("dt", "time", "sunlit", "panel", "array", "body")}
+    series |= {name: draw(size=(32, 5)) for name in ("irradiance", "demand")}
+    loads = revolution.Loads(**series, incident=draw(size=(32, 3, 3, 5)))
     held = run.orbit_mean(loads, 8)
-    assert held.dt.shape == (8, 5)
-    np.testing.assert_allclose(held.dt.sum(0), loads.dt.sum(0))
+    period = loads.dt.sum(0)
+    np.testing.assert_allclose(held.dt, np.broadcast_to(period / 8, (8, 5)))
+    np.testing.assert_allclose(held.time[-1] + held.dt[-1] / 2, period)
     for name in ("panel", "array", "irradiance", "demand", "sunlit"):
-        mean = (getattr(loads, name) * loads.dt).sum(0) / loads.dt.sum(0)
+        mean = (getattr(loads, name) * loads.dt).sum(0) / period
         np.testing.assert_allclose(getattr(held, name), np.broadcast_to(mean, (8, 5)), rtol=1e-12)
-    np.testing.assert_allclose(held.time[-1] + held.dt[-1] / 2, loads.dt.sum(0))
+    assert held.incident.shape == (8, 3, 3, 5)
 
 
 def test_chunks_are_of_one_size_and_split_evenly():

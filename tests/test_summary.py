@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dawndusk.solver import limits as bounds
 from dawndusk.solver import run, summary
-from dawndusk.solver.limits import Limit, headrooms
+from dawndusk.solver.limits import Limit
 from rich.console import Console
 
 NODES = ("structure", "chip", "cold_plate", "battery", "array")
@@ -18,9 +18,18 @@ def toy_limit(name, allowed, side="max", binds="more", key="t"):
     return Limit(name, "C", allowed, 5.0, lambda s: s[key], side, binds)
 
 
-def solve(rows, factors):
-    """Temperature 20 C + 40 K a unit of power, 10 K more on row 1; beyond 3 x power a row fails."""
-    return {"t": 20 + 40 * factors + 10 * rows, "status": np.where(factors > 3, 2, 0)}
+def solve(rows, factors, starved=False):
+    """20 C + 40 K a unit of power, 10 K more on row 1; fails beyond 3 x power; starved: sheds beyond 2.5."""
+    zero = np.zeros(len(rows))
+    power = {
+        f"{name}_kw": zero for name in ("base_power", "heater_power", "pump_power", "transmitted", "unmet")
+    }
+    power |= {"payload_asked_kw": factors, "payload_curtailed_kw": np.maximum(factors - 2.5, 0) * starved}
+    return power | {"t": 20 + 40 * factors + 10 * rows, "status": np.where(factors > 3, 2, 0)}
+
+
+def headrooms(limits, rows, solve):
+    return [found.factor for found in bounds.headrooms(limits, rows, solve)]
 
 
 def test_headroom_is_where_the_margin_after_uncertainty_is_zero():
@@ -46,6 +55,15 @@ def test_headroom_at_the_ends_of_the_range():
     assert headrooms([toy_limit("a", 85.0)], [0], cold_fails)[0] == pytest.approx(1.5, abs=4 / 12**3)
     # Not met at the nominal power: the factor below it at which it is.
     assert headrooms([toy_limit("a", 55.0)], [0], settled)[0] == pytest.approx(0.75, abs=4 / 12**3)
+
+
+def test_temperature_headroom_ends_where_power_does():
+    starved = lambda rows, factors: solve(rows, factors, starved=True)  # noqa: E731
+    hot, cool = bounds.headrooms([toy_limit("hot", 85.0), toy_limit("cool", 1000.0)], [0, 0], starved)
+    assert hot.factor == pytest.approx(1.5, abs=4 / 12**3) and not hot.starved
+    assert cool.factor == pytest.approx(2.5, abs=4 / 12**3) and cool.starved
+    entry = {"headroom": cool.factor, "binds": "more", "power_runs_out_first": True}
+    assert summary.factor(entry) == "> 2.500"
 
 
 def make_case(**changes):
