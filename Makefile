@@ -19,7 +19,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" tests
 
 bench: .venv/installed-dev
-	$(BIN)/python -m pytest bench
+	$(BIN)/python -m pytest $(wildcard bench/bench_*.py)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

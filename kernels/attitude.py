@@ -14,8 +14,7 @@ from .numerics import unit
 DEGENERATE = 1e-10
 
 
-# vmap rebuilds a pytree with batched leaves and placeholders: its fields cannot be shape-checked at run
-# time.
+# vmap rebuilds a pytree with batched leaves and placeholders: no shape check of its fields at run time.
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

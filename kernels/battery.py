@@ -53,7 +53,7 @@ def battery_step(
 
     Returns:
         Energy at the end [J]; `charge`, mean power taken from the bus [W]; `discharge`, mean power given
-        to the bus [W]. Both are >= 0 and never both positive.
+        to the bus [W]. Both are >= 0, to rounding, and never both positive.
 
     Exact for a constant `net`: E is piecewise linear and stops at its limit, so the mean power is the
     smallest of what is offered, the power limit and the room divided by the step. A store that starts
@@ -65,10 +65,12 @@ def battery_step(
 
     # The comparisons are inclusive: at a limit the slope dE_new/dE is 0 and dE_new/dE_limit is 1, the
     # slopes of a store that stays at the limit, where jnp.maximum would give one half of each.
+    # A few roundings beyond a limit still count as at it.
+    rounding = 8 * jnp.finfo(energy.dtype).eps * battery.capacity
     room = battery.soc_max * battery.capacity - energy
-    room = jnp.where(room >= 0, room, 0)
+    room = jnp.where(room >= -rounding, room, 0)
     stock = energy - battery.soc_min * battery.capacity
-    stock = jnp.where(stock >= 0, stock, 0)
+    stock = jnp.where(stock >= -rounding, stock, 0)
 
     fill = jnp.where(moves, room / (battery.charge_efficiency * span), battery.charge_power_max)
     drain = jnp.where(moves, stock * battery.discharge_efficiency / span, battery.discharge_power_max)

@@ -17,6 +17,7 @@ Derived in docs/physics.md, "Albedo".
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -37,6 +38,8 @@ EXACT_NODES = 24
 # Squared sine below which a direction counts as vertical: the albedo no longer depends on the azimuth
 # there.
 VERTICAL = 1e-10
+# Cosine of a tilt that counts as 90 degrees or more. Above float32 rounding; what is left out is its cube.
+EDGE_ON = 1e-5
 
 
 def solar(
@@ -139,8 +142,7 @@ def albedo_factor_pairs(
     """
     cap = _cap(cos_zenith, r_over_R)
     flux = _cap_flux(cap, exact=False)
-    # A loop rather than one more axis: on a CPU the work on a face then stays in one fused, contiguous
-    # loop.
+    # A loop rather than one more axis: on a CPU the arrays of one face stay contiguous, 4 times faster.
     return jax.lax.map(lambda x: _both_sides(cap, flux, *x, exact=False), (cos_tilt, cos_sun))
 
 
@@ -149,10 +151,9 @@ def view_factor_pairs(
 ) -> tuple[Float[Array, "faces *batch"], Float[Array, "faces *batch"]]:
     """`plate_to_sphere` of several faces and of the faces opposite to them."""
     H = jnp.broadcast_to(r_over_R[None], cos_tilt.shape)
-    away = plate_to_sphere(-jnp.abs(cos_tilt), H)
-    disc = jnp.abs(cos_tilt) / H**2
-    down = cos_tilt > 0
-    return away + jnp.where(down, disc, 0.0), away + jnp.where(down, 0.0, disc)
+    F = plate_to_sphere(cos_tilt, H)
+    # F(n) - F(-n) = cos(tilt)/H^2, the flux of the whole disc through the plane.
+    return F, jnp.maximum(F - cos_tilt / H**2, 0.0)
 
 
 class _Cap(NamedTuple):
@@ -169,17 +170,17 @@ def _both_sides(
 ) -> tuple[Array, Array]:
     """Albedo factors of a face and of the face opposite to it, from the lit ground `flux` of `_cap_flux`."""
     sin_tilt = jnp.sqrt(jnp.maximum(1 - cos_tilt**2, VERTICAL))
-    # Product of the horizontal parts of normal and Sun: exact even where one of them vanishes and the
-    # azimuth between them means nothing.
+    # Product of the horizontal parts of normal and Sun: exact even where one of them vanishes and the azimuth
+    # between them means nothing.
     horizontal = cos_sun + cos_tilt * cap.cos_zenith
-    turn = jnp.where(cos_tilt > 0, -1.0, 1.0).astype(
-        cos_tilt.dtype
-    )  # to the side that faces away from the Earth
-    cos_azimuth = turn * jnp.clip(horizontal / (sin_tilt * cap.sin_zenith), -1, 1)
-    away = jnp.maximum(_away(cap, -jnp.abs(cos_tilt), sin_tilt, cos_azimuth, exact), 0.0)
+    cos_azimuth = jnp.clip(horizontal / (sin_tilt * cap.sin_zenith), -1, 1)
+    # Both sides of an edge-on plane may be integrated; one is chosen that rounding does not swap.
+    facing = cos_tilt > EDGE_ON
+    turn = jnp.where(facing, -1.0, 1.0).astype(cos_tilt.dtype)  # to the side that faces away from the Earth
+    away = jnp.maximum(_away(cap, turn * cos_tilt, sin_tilt, turn * cos_azimuth, exact), 0.0)
     down, across = flux
-    toward = jnp.maximum(away + jnp.abs(cos_tilt) * down - turn * horizontal * across, 0.0)
-    return jnp.where(cos_tilt > 0, toward, away), jnp.where(cos_tilt > 0, away, toward)
+    toward = jnp.maximum(away - turn * (cos_tilt * down + horizontal * across), 0.0)
+    return jnp.where(facing, toward, away), jnp.where(facing, away, toward)
 
 
 def _cap(cos_zenith: Array, r_over_R: Array) -> _Cap:
@@ -205,14 +206,14 @@ def _cap_flux(cap: _Cap, exact: bool) -> tuple[Array, Array]:
     zero = jnp.zeros_like(cap.H)
     w_nadir, w_sun = _w(cap, jnp.ones_like(cap.H)), _w(cap, _y(cap, cap.sin_zenith))
     sunlit_nodes, crossed_nodes = (EXACT_NODES, EXACT_NODES) if exact else CAP_NODES
-    day = _integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth_start=False, outputs=2)
-    dusk = _integrate(crossed, w_sun, zero, crossed_nodes, outputs=2)
+    day = _integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth="none")
+    dusk = _integrate(crossed, w_sun, zero, crossed_nodes)
     down, across = (jnp.where(cap.cos_zenith > 0, a, 0.0) + b for a, b in zip(day, dusk))
     return down / (math.pi * cap.H), across / (math.pi * cap.H * cap.sin_zenith)
 
 
 def _away(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact: bool) -> Array:
-    """Albedo factor of faces turned away from the Earth, cos_tilt <= 0.
+    """Albedo factor of faces turned away from the Earth, cos_tilt < EDGE_ON.
 
     They see the rings between their horizon and the limb. From the horizon to the ring that touches the
     terminator the ground is all lit, or all dark.
@@ -239,7 +240,7 @@ def _away(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact
         cuts = [w_sun, *(jnp.minimum(w_face, w) for w in _crossings(cap, cos_tilt, sin_tilt, cos_azimuth))]
         cuts = [w_face, *jnp.sort(jnp.stack(cuts), axis=0)[::-1], zero]
         total = sum(
-            _integrate(crossed, a, b, EXACT_NODES, smooth_end=True)[0] for a, b in itertools.pairwise(cuts)
+            _integrate(crossed, a, b, EXACT_NODES, smooth="both")[0] for a, b in itertools.pairwise(cuts)
         )
     else:
         (day,) = _integrate(sunlit, w_face, w_sun, FACE_NODES[0])
@@ -248,29 +249,31 @@ def _away(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact
     return total / (math.pi * cap.H)
 
 
-def _integrate(f, start: Array, stop: Array, n: int, smooth_start: bool = True, smooth_end: bool = False, outputs: int=1):
-    """Int of f(w) dw from stop up to start by n Gauss-Legendre nodes in u, w = start - L t(u).
+def _integrate(
+    f: Callable[[Array], tuple[Array, ...]], start: Array, stop: Array, n: int, smooth: str = "start"
+) -> list[Array]:
+    """Integrals of f(w) from stop up to start by n Gauss-Legendre nodes in u, w = start - (start - stop) t.
 
-    t = u^2 for a 3/2 power at the start, t = u^2 (3 - 2 u) for one at both ends. The few nodes of the fast
-    method are written out, so that they fuse into one loop over faces and steps; many are summed over a
-    leading axis.
+    t = u^2 for a 3/2 power at the start ("start"), u^2 (3 - 2 u) for one at each end ("both"), or u ("none").
     """
     x, weight = np.polynomial.legendre.leggauss(n)
     u, weight = (x + 1) / 2, weight / 2
-    if smooth_end:
-        t, weight = u * u * (3 - 2 * u), weight * 6 * u * (1 - u)
-    elif smooth_start:
-        t, weight = u * u, weight * 2 * u
-    else:
-        t = u
+    match smooth:
+        case "both":
+            t, weight = u * u * (3 - 2 * u), weight * 6 * u * (1 - u)
+        case "start":
+            t, weight = u * u, weight * 2 * u
+        case "none":
+            t = u
     length = start - stop
     table = jnp.asarray(np.stack([t, weight], axis=1), start.dtype)
 
+    # A loop, and nothing kept from it for the reverse pass: written out, its gradient compiles for minutes.
     @jax.checkpoint
     def add(total, node):
         return [a + node[1] * x for a, x in zip(total, f(start - length * node[0]))], None
 
-    zero = [jnp.zeros_like(start)] * outputs
+    zero = [jnp.zeros_like(x) for x in jax.eval_shape(f, start)]
     return [length * x for x in jax.lax.scan(add, zero, table)[0]]
 
 

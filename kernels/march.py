@@ -30,6 +30,8 @@ LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
 DEPTH, LARGEST_WEIGHT = 3, 5.0
 # Jumps of the state of charge to the limit its drift points at, before a march's own end is taken instead.
 CHARGE_JUMPS = 4
+# Revolutions that a derivative of the periodic orbit takes: four modes of one outlive it, and some margin.
+KRYLOV = 10
 # Part of the capacity by which a charge may change over a periodic revolution.
 CHARGE_CLOSURE = 1e-5
 
@@ -137,6 +139,8 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         row = (new.nodes, top, bottom, means_new[0], new.energy, report)
         return (new, means_new, best), row
 
+    # Reverse mode keeps the state of each step and computes the rest again.
+    advance = jax.checkpoint(advance)
     means = panel_means(T)
     best = (T, T, jnp.zeros_like(means[0]), jnp.full_like(means[0], RUNAWAY * 10))
     (end, _, best), (nodes, top, bottom, mean, energy, report) = lax.scan(
@@ -317,31 +321,17 @@ def _next_charge(params: Params, start, end, low, high, jumps):
     return jnp.where(jump, target, end), still, still & ~limited, jumps + jump.astype(jumps.dtype)
 
 
-def cyclic(
-    params: Params, loads: Loads, state: State, tolerance: float = 5e-3, max_iterations: int = 40
-) -> tuple[State, Cycle, Record]:
-    """The periodic orbit: the state that one revolution of these loads brings back.
-
-    Args:
-        params: Design, satellites last.
-        loads: Rows of one revolution, (steps, ..., b).
-        state: Where to start looking; the answer does not depend on it.
-        tolerance: On the distance to the periodic state that the linear model infers [K].
-        max_iterations: Marches after which a satellite is given up and flagged.
-
-    Returns:
-        The state at the start of the periodic revolution, how it was found, and the revolution. A satellite that
-        has converged is frozen, so that what a batch holds besides it does not change its answer.
-    """
+def _search(params: Params, loads: Loads, state: State, tolerance: float, max_iterations: int):
+    """State at the start of the periodic revolution, marches spent, and whether its charge is neutral."""
     period = jnp.sum(loads.dt, axis=0)
     m = state.nodes.shape[0] + 1
     b = period.shape[0]
     dtype = period.dtype
 
     def iterate(carry):
-        k, state, E, done, spent, jumps, history, best = carry
+        k, state, E, done, spent, jumps, neutral, history, best = carry
         end, means, low, high = _summary_march(params, loads, state)
-        energy, periodic, _, jumps_new = _next_charge(params, state.energy, end.energy, low, high, jumps)
+        energy, periodic, free, jumps_new = _next_charge(params, state.energy, end.energy, low, high, jumps)
         rebuild = (k < 2) | (k % 3 == 0)
         E = lax.cond(rebuild, lambda: _linear_model(params, means, period), lambda: E)
         x, fx = _reduced(state), _reduced(end)
@@ -364,6 +354,7 @@ def cyclic(
             finished,
             jnp.where(done, spent, k + 1),
             jnp.where(done, jumps, jumps_new),
+            jnp.where(done, neutral, free),
             history,
             best,
         )
@@ -375,9 +366,33 @@ def cyclic(
     none = jnp.zeros(b, jnp.int32)
     history = (jnp.zeros((DEPTH, m, b), dtype), jnp.zeros((DEPTH, m, b), dtype))
     big = jnp.full(b, jnp.finfo(dtype).max, dtype)
-    start = (jnp.int32(0), state, jnp.zeros((b, m, m), dtype), never, none, none, history, big)
-    _, state, _, _, spent, _, _, _ = lax.while_loop(unfinished, iterate, start)
+    start = (jnp.int32(0), state, jnp.zeros((b, m, m), dtype), never, none, none, never, history, big)
+    _, state, _, _, spent, _, neutral, _, _ = lax.while_loop(unfinished, iterate, start)
+    return state, spent, neutral
 
+
+def cyclic(
+    params: Params, loads: Loads, state: State, tolerance: float = 5e-3, max_iterations: int = 40
+) -> tuple[State, Cycle, Record]:
+    """The periodic orbit: the state that one revolution of these loads brings back.
+
+    Args:
+        params: Design, satellites last.
+        loads: Rows of one revolution, (steps, ..., b).
+        state: Where to start looking; the answer does not depend on it.
+        tolerance: On the distance to the periodic state that the linear model infers [K].
+        max_iterations: Marches after which a satellite is given up and flagged.
+
+    The search is not differentiated: derivatives, in both modes, are those of the root of the closure
+    Phi(x) - x (implicit function theorem), active limits held fixed and a neutral charge pinned.
+
+    Returns:
+        The state at the start of the periodic revolution, how it was found, and the revolution. A satellite that
+        has converged is frozen, so that what a batch holds besides it does not change its answer.
+    """
+    period = jnp.sum(loads.dt, axis=0)
+    state, spent, neutral = _search(*lax.stop_gradient((params, loads, state)), tolerance, max_iterations)
+    state = _periodic_root(params, loads, state, neutral)
     end, record = transient(params, loads, state)
     means = _record_means(loads, record)
     E = _linear_model(params, means, period)
@@ -385,7 +400,7 @@ def cyclic(
     closure = jnp.maximum(_panel_change(state, end), jnp.max(jnp.abs(end.nodes - state.nodes), axis=0))
     distance = jnp.maximum(jnp.max(jnp.abs(full), axis=0), closure)
     _, periodic, neutral, _ = _next_charge(
-        params, state.energy, end.energy, jnp.min(record.energy, axis=0), jnp.max(record.energy, axis=0), none
+        params, state.energy, end.energy, record.energy.min(axis=0), record.energy.max(axis=0), jnp.zeros_like(spent)
     )
     finite = jnp.isfinite(distance) & jnp.all(jnp.isfinite(record.nodes), axis=(0, 1))
     finite = finite & (jnp.max(record.panel_max, axis=0) < RUNAWAY)
@@ -404,6 +419,68 @@ def cyclic(
         neutral_charge=neutral,
     )
     return state, cycle, record
+
+
+def _periodic_root(params: Params, loads: Loads, state: State, pinned: Bool[Array, " b"]) -> State:
+    """The periodic state as a differentiable root of Phi(x) - x.
+
+    Forward it is `state` as found. Its tangent solves (J - 1) dx = -dPhi by GMRES: the revolution forgets all but a
+    few modes, so that the Krylov space of `KRYLOV` revolutions holds the answer, whatever the thermal mass.
+    """
+    shape = state.panel.shape
+    cells = shape[0] * shape[1]
+    # A full charge counts like a hundred kelvin in the Krylov space's norm.
+    scale = 1.0 if params.battery is None else lax.stop_gradient(params.battery.capacity) / 100
+
+    def flat(state):
+        return jnp.concatenate([state.panel.reshape(cells, -1), state.nodes, (state.energy / scale)[None]])
+
+    def closure(x):
+        start = State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
+        change = flat(transient(params, loads, start)[0]) - x
+        # Any charge closes a neutral revolution: its own is kept, d(closure)/d(charge) = -1.
+        return change.at[-1].set(jnp.where(pinned, lax.stop_gradient(x[-1]) - x[-1], change[-1]))
+
+    def tangent(linear, r):
+        return lax.custom_linear_solve(linear, r, _gmres, _gmres)
+
+    x = lax.custom_root(closure, flat(state), lambda _, guess: guess, tangent)
+    return State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
+
+
+def _gmres(matvec, r: Float[Array, "d b"]) -> Float[Array, "d b"]:
+    """x with matvec(x) = r, one Krylov space a satellite: Arnoldi with modified Gram-Schmidt, least squares.
+
+    Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856.
+    """
+    d, b = r.shape
+    norm = jnp.sqrt(jnp.sum(r * r, axis=0))
+    tiny = jnp.finfo(r.dtype).tiny ** 0.5
+    basis = jnp.zeros((KRYLOV + 1, d, b), r.dtype).at[0].set(r / jnp.maximum(norm, tiny)[None])
+    H = jnp.zeros((KRYLOV + 1, KRYLOV, b), r.dtype)
+
+    def arnoldi(j, carry):
+        basis, H = carry
+        w = matvec(basis[j])
+        column = jnp.zeros((KRYLOV + 1, b), r.dtype)
+        for _ in range(2):  # once more, as rounding leaves the first pass short of orthogonal
+            along = jnp.einsum("kdb,db->kb", basis, w)
+            w = w - jnp.einsum("kdb,kb->db", basis, along)
+            column = column + along
+        size = jnp.sqrt(jnp.sum(w * w, axis=0))
+        # A space that is complete already gets a zero vector, which changes nothing.
+        fresh = size > 1e3 * jnp.finfo(r.dtype).eps * jnp.max(jnp.abs(column), axis=0)
+        w = w * jnp.where(fresh, 1 / jnp.where(fresh, size, 1.0), 0.0)[None]
+        return basis.at[j + 1].set(w), H.at[:, j].set(column.at[j + 1].set(size))
+
+    basis, H = lax.fori_loop(0, KRYLOV, arnoldi, (basis, H))
+    Q, R = jnp.linalg.qr(jnp.moveaxis(H, -1, 0))
+    right = Q[:, 0] * norm[:, None]
+    diagonal = jnp.abs(jnp.diagonal(R, axis1=1, axis2=2))
+    spent = diagonal < 1e2 * jnp.finfo(r.dtype).eps * jnp.max(diagonal, axis=1, keepdims=True)
+    R = R + jnp.where(spent, 1.0, 0.0)[:, :, None] * jnp.eye(KRYLOV, dtype=r.dtype)[None]
+    y = jax.scipy.linalg.solve_triangular(R, jnp.where(spent, 0.0, right)[..., None])[..., 0]
+    return jnp.einsum("kdb,bk->db", basis[:-1], y)
 
 
 def _record_means(loads: Loads, record: Record):

@@ -211,7 +211,7 @@ def sun_synchronous_inclination(
 def raan_from_ltan(
     ltan: Float[Array, "*batch"], mean_sun_right_ascension: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Node of an orbit that crosses the equator northwards at local mean solar time `ltan` [s] [rad].
+    """Node [rad] of an orbit that crosses the equator northwards at local mean solar time `ltan` [s].
 
         raan = alpha_mean_sun + 2 pi (ltan/86400 - 1/2)
 

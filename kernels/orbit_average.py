@@ -61,11 +61,10 @@ def mean_fluxes(
 
     Quadrature in eccentric anomaly, weighted with dt. Direct Sun: Gauss-Legendre over the penumbra
     crossings and over the sunlit arc, cut where the face turns to or from the Sun. Albedo and infrared know
-    no shadow edge and are
-    periodic: equal steps, which converge fastest for a smooth periodic function. Where terminator, limb and
-    the face's own horizon meet they have kinks of order 5/2, which limit the order. Largest errors against
-    tests/reference/orbit_flux_mean.csv (420 km to geostationary): 1.4e-3 W/m2 with n = 64, 7.5e-5 with 128,
-    4e-6 with 256.
+    no shadow edge and are periodic: equal steps, which converge fastest for a smooth periodic function.
+    Where terminator, limb and the face's own horizon meet they have kinks of order 5/2, which limit the
+    order. Largest errors against tests/reference/orbit_flux_mean.csv (420 km to geostationary): 1.4e-3 W/m2
+    with n = 64, 7.5e-5 with 128, 4e-6 with 256.
 
     Args:
         orbit: Its mean anomaly is not used.

@@ -22,8 +22,7 @@ SHORTEST = 1e-6
 PENUMBRA_STEPS = 2
 
 
-# vmap rebuilds a pytree with batched leaves and placeholders: its fields cannot be shape-checked at run
-# time.
+# vmap rebuilds a pytree with batched leaves and placeholders: no shape check of its fields at run time.
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -175,12 +174,15 @@ def step_times(revolution: Revolution, n_steps: int) -> Float[Array, " ends"]:
 
     The revolution is cut at the four shadow times and where demand changes. Each stretch gets one step,
     each crossing of the penumbra two, the rest goes in proportion to duration, and the steps within a
-    stretch are equal. A stretch of no length (no shadow, say) gets none. How many steps a stretch gets is
-    piecewise constant in the inputs; where it ends is differentiable.
+    stretch are equal. A stretch of no length (no shadow, say) gets none. The number of steps of a stretch
+    is piecewise constant in the inputs; its ends are differentiable.
 
     Args:
-        n_steps: At least 7 + the number of demand edges + 2 for each of them within the penumbra. Static.
+        n_steps: At least 7, and two more for each demand edge. Static.
     """
+    fewest = 3 + 2 * PENUMBRA_STEPS + 2 * revolution.demand_edges.shape[0]
+    if n_steps < fewest:
+        raise ValueError(f"n_steps: got {n_steps}; this revolution is cut into pieces that need {fewest}")
     P = period(revolution.orbit.semi_major_axis)
     shadow = shadow_times(revolution.orbit, revolution.sun_hat, revolution.sun_distance)
     edges = jnp.sort(jnp.concatenate([shadow, revolution.demand_edges * P]))
@@ -216,9 +218,10 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
     """
     ends = step_times(revolution, n_steps)
     dt, time = jnp.diff(ends), (ends[1:] + ends[:-1]) / 2
-    sunlit, cos_tilt, cos_zenith, cos_sun, H = jax.vmap(lambda t: _instant(revolution, t), out_axes=-1)(
-        time
-    )  # Five planes, both sides of each: body x, y, z, radiator, array.
+    instants = jax.vmap(lambda t: _instant(revolution, t), out_axes=-1)(time)
+    sunlit, cos_tilt, cos_zenith, cos_sun, H = instants
+
+    # Five planes, both sides of each: body x, y, z, radiator, array.
     S = revolution.solar_flux
     sun = S * sunlit[None]
     solar = [sun * jnp.maximum(cos_sun, 0.0), sun * jnp.maximum(-cos_sun, 0.0)]
@@ -238,9 +241,8 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
 
     areas = s.body_area.reshape(3, 2).T[:, :, None]
     sunlight = jnp.sum(areas * (solar[:, :3] + albedo[:, :3]), axis=(0, 1))
-    body = s.body_solar_absorptance * sunlight + s.body_emissivity * jnp.sum(
-        areas * infrared[:, :3], axis=(0, 1)
-    )
+    warmth = jnp.sum(areas * infrared[:, :3], axis=(0, 1))
+    body = s.body_solar_absorptance * sunlight + s.body_emissivity * warmth
 
     window = jnp.sum(time[:, None] > (revolution.demand_edges * ends[-1])[None, :], axis=1)
     demand = revolution.demand_levels[window] * jnp.where(sunlit < 0.5, revolution.eclipse_demand, 1.0)

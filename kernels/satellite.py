@@ -367,7 +367,8 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     X_new = X + (X_stage - X) / theta + dt[None] * late / inertia
     energy = state.energy
     if params.battery is not None:
-        energy, _, _ = storage.battery_step(energy, power.charge - power.discharge, dt, params.battery)
+        cell = params.battery
+        energy = energy + dt * (cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency)
     if coolant is None:
         inlet = outlet = supply = zero
     new_means = panel_means(T_new)

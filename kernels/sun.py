@@ -101,7 +101,7 @@ def mean_sun_right_ascension(
 
         alpha = GMST - UT1 + 12 h
 
-    with the GMST of Aoki et al. (1982). Its argument is UT1; TT in its place costs 0.0003 deg.
+    with the GMST of Aoki et al. (1982). Its argument is UT1; TT in its place costs 0.0008 deg.
     """
     T = centuries(jd_day, jd_fraction)
     linear = linear_angle(jd_day, jd_fraction, 280.46061837, 0.98564736629)

@@ -19,31 +19,21 @@ def plate_to_sphere(
         otherwise:         q = sqrt(1 - H^2 cos^2 lam)
                            F = [atan2(q, k) + (cos lam atan2(q, -k cos lam) - k q)/H^2] / pi
 
-    Juul (1979), "View factors in radiation between two parallel oriented cylinders and spheres", and
-    Howell's catalogue B-43, with asin(k/(H sin lam)) and acos(-k cot lam) written as arc tangents, which
-    lose no digits in
-    float32 and whose derivatives stay finite: dF/dcos lam is continuous across both limits.
+    Cunningham (1961), NASA TN D-710; Martinez, Radiative View Factors, "Patch to a sphere, tilted", with
+    asin(k/(H sin lam)) and acos(-k cot lam) written as arc tangents, which lose no digits in float32 and
+    whose
+    derivatives stay finite: dF/dcos lam is continuous across both limits.
 
     Args:
         cos_tilt: Cosine of the angle from the plate's normal to the direction of the centre [-].
         r_over_R: Distance from the centre over the radius, > 1 [-].
     """
-    away = _away_from_sphere(-jnp.abs(cos_tilt), r_over_R)
-    # F(n) - F(-n) is the flux through the plate from the whole disc: exact, and it spares the second
-    # branch.
-    return away + jnp.maximum(cos_tilt, 0.0) / r_over_R**2
-
-
-def _away_from_sphere(cos_tilt: Array, H: Array) -> Array:
-    """plate_to_sphere for cos_tilt <= 0."""
-    q = safe_sqrt(1 - (H * cos_tilt) ** 2)
-    k = safe_sqrt(H * H - 1)
-    # atan2(0, 0) of a plate at exactly 90 degrees touching the sphere is kept out of the gradient.
-    x = jnp.maximum(-k * cos_tilt, 0.0)
-    seen = q > 0
-    q_safe = jnp.where(seen, q, 1.0)
-    F = (jnp.arctan2(q_safe, k) + (cos_tilt * jnp.arctan2(q_safe, x) - k * q_safe) / H**2) / math.pi
-    return jnp.where(seen, jnp.maximum(F, 0.0), 0.0)
+    H2 = r_over_R * r_over_R
+    k, q2 = safe_sqrt(H2 - 1), 1 - H2 * cos_tilt**2
+    cut = q2 > 0
+    q = jnp.sqrt(jnp.where(cut, q2, 1.0))
+    F = (jnp.arctan2(q, k) + (cos_tilt * jnp.arctan2(q, -k * cos_tilt) - k * q) / H2) / math.pi
+    return jnp.where(cut, jnp.maximum(F, 0.0), jnp.maximum(cos_tilt, 0.0) / H2)
 
 
 def perpendicular_plates(

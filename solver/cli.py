@@ -54,7 +54,7 @@ DeviceOption = Annotated[Device | None, typer.Option(help="Where to compute; JAX
 
 def main() -> None:
     """Entry point of `dawndusk` and `python -m dawndusk`."""
-    app()
+    app(prog_name="dawndusk")
 
 
 def _version(value: bool) -> None:
@@ -89,6 +89,14 @@ def _readable() -> Iterator[None]:
         _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}", BAD_INPUT)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        # JAX's own: the device's memory, most likely.
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("jax"):
+            raise
+        _fail(
+            f"{(str(error) or 'out of memory').splitlines()[0]}; a smaller --chunk needs less memory",
+            BAD_INPUT,
+        )
 
 
 def _fail(message: str, code: int) -> None:

@@ -18,9 +18,6 @@ from .quantities import MAPS, SCALARS, quantities
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
 SMALLEST_CHUNK = 32
-_STEADY_STEPS = (
-    8  # constant loads need no more than a few steps to the periodic state, which is the steady one
-)
 _UNTHROTTLED = 1e4  # K above any chip
 
 
@@ -256,7 +253,7 @@ def solve_rows(revolutions, params, state, change, *, structures, mode: str, ste
     params = _changed(params, *change)
     loads, beta = jax.vmap(row_loads, out_axes=-1)(revolutions)
     if mode == "steady":
-        loads = orbit_mean(loads, _STEADY_STEPS)
+        loads = orbit_mean(loads)
     if mode == "transient":
         start, cycle = state, None
         state, record = march.transient(params, loads, start)
@@ -307,22 +304,18 @@ def _changed(params, factor, throttles):
     )
 
 
-def orbit_mean(loads, steps: int):
-    """Loads held at their mean, in `steps` equal steps: the periodic state is then the steady one."""
-    period = jnp.sum(loads.dt, axis=0)
+def orbit_mean(loads):
+    """Loads held at their mean over the revolution: their periodic state is the steady one."""
+    steps, period = len(loads.dt), jnp.sum(loads.dt, axis=0)
     weight = loads.dt / period[None]
 
     def held(series):
         shape = weight.shape[:1] + (1,) * (series.ndim - 2) + weight.shape[1:]
-        mean = jnp.sum(series * weight.reshape(shape), axis=0)
-        return jnp.broadcast_to(mean, (steps, *mean.shape))
+        return jnp.broadcast_to(jnp.sum(series * weight.reshape(shape), axis=0), series.shape)
 
-    edges = (jnp.arange(steps, dtype=period.dtype) + 0.5) / steps
-    return replace(
-        jax.tree.map(held, loads),
-        dt=jnp.broadcast_to(period / steps, (steps, *period.shape)),
-        time=edges[:, None] * period[None],
-    )
+    middle = (jnp.arange(steps, dtype=period.dtype) + 0.5) / steps
+    dt = jnp.broadcast_to(period / steps, loads.dt.shape)
+    return replace(jax.tree.map(held, loads), dt=dt, time=middle[:, None] * period[None])
 
 
 _NOT_EXTREMES = ("period_min", "eclipse_min", "umbra_min", "penumbra_min")  # minutes

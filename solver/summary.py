@@ -120,10 +120,14 @@ def _date(epoch: Any) -> str:
 
 def _quantities(scalars, nodes, fleet, valid) -> list[dict[str, Any]]:
     row, out = np.asarray(fleet.row), []
+    # A bare panel has no bus to speak of.
+    powered = np.any(scalars["array_available_kw"] > 0) or np.any(scalars["asked_kw"] > 0)
     for key, node, label, unit, worst in _ROWS:
         if key not in scalars or (node is not None and node not in nodes):
             continue
         values = scalars[key] if node is None else scalars[key][:, nodes.index(node)]
+        if unit == "kW" and not powered:
+            continue
         if unit == "%":
             values = 100 * values
         spread = np.ma.masked_array(values.astype(float)[row], ~valid)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dawndusk.solver import build, summary
 from dawndusk.solver import case as cases
-from dawndusk.solver.run import run
+from dawndusk.solver.run import Solver, Walls, run
 
 CASES = sorted((Path(__file__).resolve().parents[1] / "cases").glob("*.toml"))
 SIGMA = 5.670374419e-8  # W/m^2/K^4
@@ -17,8 +17,9 @@ SIGMA = 5.670374419e-8  # W/m^2/K^4
 # Coarse, but fine enough that the periodic orbit is solved as in a full run.
 GRID = ("run.steps=48", "run.cells=[8, 6]")
 YEAR = (*GRID, "epoch.count=4")  # the first in the eclipse season
+BYPASSED = ("run.cells=[8, 6]",)  # the valve lags by a step: steps as shipped
 OVERRIDES = {
-    "iss_eatcs": GRID,
+    "iss_eatcs": BYPASSED,
     "project_sunrise": (*GRID, "orbit.planes=2", "orbit.satellites_per_plane=3"),
     "starlink_ai": YEAR,
     "suncatcher": YEAR,
@@ -43,11 +44,10 @@ def solved(tmp_path_factory):
 
 
 def solved_again(outcome, case):
-    """Quantities of a case that differs from the outcome's in values only: no new program is compiled."""
-    outcome.solver.fleet = build.build(case, np.float64)
-    found = outcome.solver.solve(np.arange(outcome.rows))
-    outcome.solver.fleet = outcome.fleet
-    return found
+    """Quantities of a case that differs from the outcome's in values only, by the same program."""
+    solver = Solver(case, build.build(case, np.float64), outcome.solver.size, Walls())
+    solver._program = outcome.solver._program
+    return solver.solve(np.arange(outcome.rows))
 
 
 @pytest.mark.parametrize("path", CASES, ids=name_of)
@@ -150,7 +150,10 @@ def test_starcloud_panel_with_the_papers_infrared_absorptance(solved):
     )
     # 0.1 W/m2 of net over 4 eps sigma T^3 of two faces.
     kelvin = 0.1 / (8 * 0.92 * SIGMA * 293.15**3)
-    found = solved_again(solved("starcloud_panel"), case)
+    before = solved("starcloud_panel")
+    found = solved_again(before, case)
+    less = before.scalars["absorbed_kw"] - found["absorbed_kw"]
+    assert less == pytest.approx(1e-3 * (0.92 - 0.09) * 58.2176, rel=1e-4)
     assert found["panel_mean_c"] == pytest.approx(20.0, abs=kelvin)
 
 
@@ -165,22 +168,22 @@ def test_iss_radiators_exceed_their_rating(solved):
     outcome = solved("iss_eatcs")
     scalars = outcome.scalars
     assert scalars["payload_power_kw"] == pytest.approx(70, rel=1e-6)
-    # The bypass is open all the way round: supply stays within the published 37 +- 2 F, with flow to spare.
+    # The bypass is open all the way round, and holds the supply well within the published 37 +- 2 F (1.1 K).
     assert scalars["bypass_min"] > 0
-    assert abs(scalars["supply_max_c"] - 2.8) < 1.1
-    assert abs(scalars["supply_min_c"] - 2.8) < 1.1
+    assert abs(scalars["supply_max_c"] - 2.8) < 0.2
+    assert abs(scalars["supply_min_c"] - 2.8) < 0.2
     # Two faces of 448.8 m2 at about 4 C, less what they absorb: some 170 kW.
     found = {limit["name"]: limit for limit in summary.summarise(outcome)["limits"]}
     assert 2.0 < found["supply set point"]["headroom"] < 3.0
     # A ninth of the radiator cannot hold the set point.
-    small = cases.load("iss_eatcs", [*GRID, "radiator.area_m2=49.87"])
+    small = cases.load("iss_eatcs", [*BYPASSED, "radiator.area_m2=49.87"])
     assert solved_again(outcome, small)["supply_max_c"] > 4
 
 
 # ------------------------------------------------------------------------- designs that must close
 
 
-@pytest.mark.parametrize("name", ["suncatcher", "suncatcher_prototype", "starlink_ai"])
+@pytest.mark.parametrize("name", sorted(OVERRIDES.keys() - {"iss_eatcs"}))
 def test_design_meets_every_limit_at_the_end_of_life(name, solved):
     outcome = solved(name)
     found = summary.summarise(outcome, headroom=False)

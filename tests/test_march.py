@@ -111,9 +111,7 @@ def test_surplus_ends_full_and_deficit_at_the_floor(design, square_loads, unifor
 def test_neutral_charge_is_kept_and_named(design, square_loads, uniform_state):
     """Array and load balanced by hand: every charge is periodic, the case's own is kept."""
     params = design(b=1, spread=0.0)
-    params = replace(params, battery=None)
     loads = square_loads(1, 16, eclipse=0.0)
-    params = design(b=1, spread=0.0)
     # No load at all and no light on the cells: the store neither gains nor loses.
     idle = replace(
         params,
@@ -139,3 +137,31 @@ def test_closure_is_reported_as_measured(fleet, uniform_state):
     # A node of 100 hours closes long before it is periodic: the distance says so.
     assert float((cycle.distance / cycle.closure).max()) > 10
     assert float(cycle.slowest.max()) > 30 * 3600
+
+
+@pytest.mark.parametrize("deficit", [False, True])
+def test_gradients_of_the_periodic_orbit(design, square_loads, uniform_state, deficit):
+    """Implicit derivatives in both modes against central differences of solves to 1e-9 K."""
+    base = design(b=2, cells=(4, 4), seed=7)
+    if deficit:
+        base = replace(base, array=replace(base.array, area=base.array.area * 0.6))
+    loads, start = square_loads(2, 12), uniform_state(base)
+
+    def figure(x):
+        params = replace(
+            base,
+            panel=replace(base.panel, emission=base.panel.emission * x[0], kt_y=base.panel.kt_y * x[1]),
+            network=replace(base.network, heat_capacity=base.network.heat_capacity * x[2]),
+            payload=replace(base.payload, power=base.payload.power * x[3]),
+        )
+        state, _, record = march.cyclic(params, loads, start, 1e-9, 80)
+        return jnp.sum(state.nodes) + jnp.sum(record.panel_max[-1]) + jnp.mean(record.energy) / 1e6
+
+    x = jnp.ones(4)
+    reverse = jax.jit(jax.grad(figure))(x)
+    forward = jax.jit(jax.jacfwd(figure))(x)
+    f, h = jax.jit(figure), 1e-4
+    central = jnp.stack([(f(x.at[k].add(h)) - f(x.at[k].add(-h))) / (2 * h) for k in range(4)])
+    np.testing.assert_allclose(reverse, forward, rtol=1e-7)
+    # Differences of h = 1e-4 are good to h^2 and to 1e-9/h.
+    np.testing.assert_allclose(reverse, central, rtol=1e-5, atol=1e-4)

@@ -126,14 +126,14 @@ def test_secular_j2_against_numerical_integration(case):
     start = case_orbit(case)
     for row in case["numerical_osculating"]:
         now = orbits.propagate(start, jnp.asarray(row["t"]))
-        # Along the track the mean motion read from osculating elements is off by J2 (R/p)^2: 0.3 % of the time.
+        # Along the track the mean motion of osculating elements is off by J2 (R/p)^2: 0.3 % of the time.
         lag = np.linalg.norm(orbits.state(now)[0] - np.array(row["r"])) / np.linalg.norm(row["v"])
         assert lag < 3e-3 * row["t"] + 1e-6
         h = np.cross(row["r"], row["v"])
         angle = np.arccos(min(1.0, orbits.orbit_normal(now) @ h / np.linalg.norm(h)))
         drift = abs(float(orbits.j2_rates(start)[0])) * row["t"]
-        # Short-period part: 0.025 deg seen, of the order of J2 (R/p)^2/2; secular part: 0.3 % of the drift, as
-        # the file's elements are osculating and ours are mean (and 1e-3 for J2^2).
+        # Short-period part: 0.025 deg seen, of the order of J2 (R/p)^2/2; secular part: 0.3 % of the drift,
+        # as the file's elements are osculating and ours are mean (and 1e-3 for J2^2).
         assert angle < 5e-4 + 3e-3 * drift
 
 

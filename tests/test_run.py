@@ -185,14 +185,14 @@ def test_steady_loads_hold_the_means():
     series = {name: draw(size=(32, 5)) for name in ("dt", "time", "sunlit", "panel", "array", "body")}
     series |= {name: draw(size=(32, 5)) for name in ("irradiance", "demand")}
     loads = revolution.Loads(**series, incident=draw(size=(32, 3, 3, 5)))
-    held = run.orbit_mean(loads, 8)
+    held = run.orbit_mean(loads)
     period = loads.dt.sum(0)
-    np.testing.assert_allclose(held.dt, np.broadcast_to(period / 8, (8, 5)))
+    np.testing.assert_allclose(held.dt, np.broadcast_to(period / 32, (32, 5)))
     np.testing.assert_allclose(held.time[-1] + held.dt[-1] / 2, period)
     for name in ("panel", "array", "irradiance", "demand", "sunlit"):
         mean = (getattr(loads, name) * loads.dt).sum(0) / period
-        np.testing.assert_allclose(getattr(held, name), np.broadcast_to(mean, (8, 5)), rtol=1e-12)
-    assert held.incident.shape == (8, 3, 3, 5)
+        np.testing.assert_allclose(getattr(held, name), np.broadcast_to(mean, (32, 5)), rtol=1e-12)
+    assert held.incident.shape == (32, 3, 3, 5)
 
 
 def test_chunks_are_of_one_size_and_split_evenly():
