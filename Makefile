@@ -16,7 +16,7 @@ run: .venv/installed
 	$(BIN)/dawndusk run cases/suncatcher.toml
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pytest $(wildcard bench/bench_*.py)

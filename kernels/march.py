@@ -125,7 +125,7 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         loads: Rows of one revolution, (steps, ..., b).
         state: At its start.
     """
-    T, X = state.panel, state.nodes
+    T, _X = state.panel, state.nodes
 
     def advance(carry, load):
         state, means, best = carry
@@ -400,7 +400,12 @@ def cyclic(
     closure = jnp.maximum(_panel_change(state, end), jnp.max(jnp.abs(end.nodes - state.nodes), axis=0))
     distance = jnp.maximum(jnp.max(jnp.abs(full), axis=0), closure)
     _, periodic, neutral, _ = _next_charge(
-        params, state.energy, end.energy, record.energy.min(axis=0), record.energy.max(axis=0), jnp.zeros_like(spent)
+        params,
+        state.energy,
+        end.energy,
+        record.energy.min(axis=0),
+        record.energy.max(axis=0),
+        jnp.zeros_like(spent),
     )
     finite = jnp.isfinite(distance) & jnp.all(jnp.isfinite(record.nodes), axis=(0, 1))
     finite = finite & (jnp.max(record.panel_max, axis=0) < RUNAWAY)

@@ -4,8 +4,9 @@
 
 per unit of panel area, `eps` the emission factor of both faces together. Cell-centred, five points, harmonic means
 of k t between unlike cells: second order in the cell size. In time one step is Peaceman and Rachford's (1955), y
-implicit in its first half and x in its second, radiation linearised about each half step's own start. It is second order, unconditionally stable for conduction, and a state that it leaves
-unchanged solves the undivided steady equations, whatever the step.
+implicit in its first half and x in its second, radiation linearised about each half step's own start. It is second
+order, unconditionally stable for conduction, and leaves the solution of the undivided steady equations unchanged,
+whatever the step.
 """
 
 from dataclasses import dataclass, field
@@ -94,7 +95,9 @@ def _sides(g: Float[Array, "f m b"], n: int) -> tuple[Array, Array]:
     return (row > 0).astype(g.dtype) * g, (row < n - 1).astype(g.dtype) * g
 
 
-def conduction(T: Float[Array, "nx ny b"], g: Float[Array, "f k c"], axis: int = 0) -> Float[Array, "nx ny b"]:
+def conduction(
+    T: Float[Array, "nx ny b"], g: Float[Array, "f k c"], axis: int = 0
+) -> Float[Array, "nx ny b"]:
     """Net conduction into each cell along an axis of the panel, 0 or 1 [W/m^2].
 
     `g` has that axis first: the conductances of n + 1 faces, or one row of them when all inner faces are alike.
@@ -317,7 +320,13 @@ def residual(
     `link` is a linear loss to 0 K [W/m^2/K]: an edge held at T0 is a link of 2 k t/dx^2 in the cells beside it, and
     that link times T0 in their source.
     """
-    return conduction(T, gx) + conduction(T, gy, axis=1) + source - link * T - (emission * SIGMA)[None, None] * T**4
+    return (
+        conduction(T, gx)
+        + conduction(T, gy, axis=1)
+        + source
+        - link * T
+        - (emission * SIGMA)[None, None] * T**4
+    )
 
 
 def steady(
@@ -344,7 +353,13 @@ def steady(
         low, high = _sides(gy, ny)
         before, after = (jnp.broadcast_to(a, at.shape) for a in (before, after))
         low, high = (jnp.broadcast_to(a, (ny, nx, at.shape[2])) for a in (low, high))
-        diag = -before - after - jnp.swapaxes(low + high, 0, 1) - link - (4 * SIGMA * emission)[None, None] * at**3
+        diag = (
+            -before
+            - after
+            - jnp.swapaxes(low + high, 0, 1)
+            - link
+            - (4 * SIGMA * emission)[None, None] * at**3
+        )
 
         def block(row_diag, row_low, row_high):
             m = jnp.zeros((at.shape[2], ny, ny), at.dtype)
@@ -357,7 +372,9 @@ def steady(
             c, d = carry
             west, east, dg, lo, hi, b = row
             m = block(dg, lo, hi) - west.T[:, :, None] * c
-            rhs = jnp.concatenate([east.T[:, :, None] * jnp.eye(ny, dtype=at.dtype)[None], b.T[:, :, None]], 2)
+            rhs = jnp.concatenate(
+                [east.T[:, :, None] * jnp.eye(ny, dtype=at.dtype)[None], b.T[:, :, None]], 2
+            )
             rhs = rhs.at[:, :, -1].add(-(west.T * d))
             x = jnp.linalg.solve(m, rhs)
             return (x[:, :, :-1], x[:, :, -1]), (x[:, :, :-1], x[:, :, -1])

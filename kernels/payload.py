@@ -53,9 +53,9 @@ def throttled_power(
         demand: Share of the full power asked, 0..1 [-].
         payload: Its power and throttle.
 
-    The right side falls with P and the left side rises, so there is one solution. On the ramp the equation
-    is linear; elsewhere its share lies outside [floor, 1], and is cut back to the level branch. Solving it, rather than using the temperature of the step before, is what keeps a steep throttle
-    from switching up and down at every step.
+    The right side falls with P and the left side rises, so there is one solution. On the ramp the equation is linear;
+    elsewhere its share lies outside [floor, 1], and is cut back to the level branch. Solving it, rather than using
+    the temperature of the step before, is what keeps a steep throttle from switching up and down at every step.
     """
     asked = demand * payload.power
     slope = (1 - payload.throttle_floor) / (payload.throttle_end - payload.throttle_start)

@@ -9,9 +9,9 @@ A step from t to t + dt, satellites on the last axis:
 2. The panel takes its second half step, implicit along the tubes, with the coolant's heat of that stage.
 3. The nodes are extrapolated from their stage; the battery integrates the stage's power over dt.
 
-Each exchange enters both of its sides with the same number, so the step conserves heat by construction, and a state
-that it leaves unchanged is the steady solution of the undivided equations, whatever dt. Second order in time.
-Derived in docs/physics.md, "Coupled step".
+Nodes, coolant and bus exchange heat with the same number on both sides; what panel and nodes exchange by radiation or
+contact agrees to second order, as the balance of a revolution reports. The solution of the undivided steady equations
+is left unchanged, whatever dt. Second order in time. Derived in docs/physics.md, "Coupled step".
 """
 
 from dataclasses import dataclass
@@ -174,7 +174,9 @@ def run_bus(
         throttled: What the chip's temperature allows of it [W].
     """
     bus, zero = params.bus, jnp.zeros_like(asked)
-    available = zero if params.array is None else array_power(load.irradiance, array_temperature, params.array)
+    available = (
+        zero if params.array is None else array_power(load.irradiance, array_temperature, params.array)
+    )
     pump = zero if params.coolant is None else params.coolant.pump_power
     essential = bus.base_load + bus.transmitted + heater + pump
     offered = bus.conversion_efficiency * available
@@ -368,7 +370,9 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     energy = state.energy
     if params.battery is not None:
         cell = params.battery
-        energy = energy + dt * (cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency)
+        energy = energy + dt * (
+            cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
+        )
     if coolant is None:
         inlet = outlet = supply = zero
     new_means = panel_means(T_new)

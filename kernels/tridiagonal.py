@@ -6,7 +6,10 @@ from jaxtyping import Array, Float
 
 
 def _thomas(
-    lower: Float[Array, "n *b"], diag: Float[Array, "n *b"], upper: Float[Array, "n *b"], rhs: Float[Array, "n *b"]
+    lower: Float[Array, "n *b"],
+    diag: Float[Array, "n *b"],
+    upper: Float[Array, "n *b"],
+    rhs: Float[Array, "n *b"],
 ) -> Float[Array, "n *b"]:
     def eliminate(carry, row):
         c, d = carry
@@ -36,7 +39,10 @@ def _library(lower, diag, upper, rhs):
 
 
 def solve(
-    lower: Float[Array, "n *b"], diag: Float[Array, "n *b"], upper: Float[Array, "n *b"], rhs: Float[Array, "n *b"]
+    lower: Float[Array, "n *b"],
+    diag: Float[Array, "n *b"],
+    upper: Float[Array, "n *b"],
+    rhs: Float[Array, "n *b"],
 ) -> Float[Array, "n *b"]:
     """Solve `lower[i] x[i-1] + diag[i] x[i] + upper[i] x[i+1] = rhs[i]`.
 

@@ -42,7 +42,9 @@ def _design(b=1, seed=0, cells=(6, 6), bypass=False, dtype=jnp.float64, spread=1
         return jnp.full(b, x, dtype)
 
     n = len(NODES)
-    table = {k: jnp.zeros((n, b), dtype) for k in ("C", "space", "exchange", "contact", "ua", "gain", "set", "max")}
+    table = {
+        k: jnp.zeros((n, b), dtype) for k in ("C", "space", "exchange", "contact", "ua", "gain", "set", "max")
+    }
     table["C"] = jnp.stack([u(0.5e5, 4e5), u(5e3, 2e4), u(3e4, 8e4), u(5e4, 1e5), u(2e5, 4e5)])
     table["space"] = table["space"].at[0].set(u(5, 9)).at[4].set(u(150, 170))
     table["exchange"] = table["exchange"].at[4].set(u(8, 12))
@@ -52,7 +54,13 @@ def _design(b=1, seed=0, cells=(6, 6), bypass=False, dtype=jnp.float64, spread=1
     table["set"] = table["set"].at[3].set(283.0)
     table["max"] = table["max"].at[3].set(300.0)
     links = jnp.zeros((n, n, b), dtype)
-    for i, j, g in ((1, 2, u(500, 1500)), (0, 3, u(1, 5)), (0, 4, u(1, 5)), (0, 2, u(0.1, 2)), (2, 3, u(30, 60))):
+    for i, j, g in (
+        (1, 2, u(500, 1500)),
+        (0, 3, u(1, 5)),
+        (0, 4, u(1, 5)),
+        (0, 2, u(0.1, 2)),
+        (2, 3, u(30, 60)),
+    ):
         links = links.at[i, j].set(g).at[j, i].set(g)
     radiative = jnp.zeros((n, n, b), dtype).at[0, 4].set(0.5).at[4, 0].set(0.5)
     length, half_pitch, area = const(4.0), const(0.1), u(38, 46)

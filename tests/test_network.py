@@ -16,7 +16,11 @@ def heat(X, network, space, T, T4):
     out = []
     for k in range(X.shape[0]):
         q = network.heat[k] - SIGMA * network.to_space[k] * (X[k] ** 4 - space**4)
-        q = q + SIGMA * network.panel_radiative[k] * (T4 - X[k] ** 4) + network.panel_conductance[k] * (T - X[k])
+        q = (
+            q
+            + SIGMA * network.panel_radiative[k] * (T4 - X[k] ** 4)
+            + network.panel_conductance[k] * (T - X[k])
+        )
         for j in range(X.shape[0]):
             q = q + network.conductance[k, j] * (X[j] - X[k])
             q = q + SIGMA * network.radiative[k, j] * (X[j] ** 4 - X[k] ** 4)

@@ -27,7 +27,7 @@ def test_second_order_through_shadow_edges(design, square_loads, uniform_state):
     params = design(b=2)
     ends = []
     for n in (128, 256, 512, 2048):
-        state, record = transient(params, square_loads(2, n), uniform_state(params))
+        state, _record = transient(params, square_loads(2, n), uniform_state(params))
         ends.append(np.concatenate([np.asarray(state.nodes), np.asarray(state.panel).reshape(-1, 2)]))
     errors = [np.abs(e - ends[-1]).max() for e in ends[:-1]]
     slopes = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
@@ -82,7 +82,9 @@ def test_steady_state_does_not_depend_on_the_step(design, square_loads, uniform_
             return (state, means), None
 
         state = uniform_state(params, charge=1.0)
-        run = jax.jit(lambda s, body=body, n=int(2e6 / dt): lax.scan(body, (s, panel_means(s.panel)), None, n)[0][0])
+        run = jax.jit(
+            lambda s, body=body, n=int(2e6 / dt): lax.scan(body, (s, panel_means(s.panel)), None, n)[0][0]
+        )
         fixed[dt] = run(state)
     np.testing.assert_allclose(fixed[300.0].nodes, fixed[20.0].nodes, atol=1e-7)
     np.testing.assert_allclose(fixed[300.0].panel, fixed[20.0].panel, atol=1e-7)
@@ -150,7 +152,7 @@ def test_throttle_holds_the_stage_exactly(design, square_loads, uniform_state):
     hot = replace(hot, array=replace(hot.array, area=jnp.asarray([300.0])))
     loads = square_loads(1, 64, eclipse=0.0)
     loads = replace(loads, panel=jnp.full_like(loads.panel, 150.0))
-    _, cycle, record = cyclic(hot, loads, uniform_state(hot, charge=1.0))
+    _, _cycle, record = cyclic(hot, loads, uniform_state(hot, charge=1.0))
     T = record.nodes[-1, 1, 0]
     pay = hot.payload
     share = 1 - (1 - pay.throttle_floor) * (T - pay.throttle_start) / (pay.throttle_end - pay.throttle_start)

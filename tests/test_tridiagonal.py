@@ -42,7 +42,12 @@ def test_single_row():
 def test_derivatives():
     # check_grads perturbs with numpy arrays, which the shape checks refuse.
     check_grads(
-        lambda *a: solve(*map(jnp.asarray, a)), system(6, 2), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7
+        lambda *a: solve(*map(jnp.asarray, a)),
+        system(6, 2),
+        order=1,
+        modes=("fwd", "rev"),
+        atol=1e-7,
+        rtol=1e-7,
     )
 
 
