@@ -15,8 +15,9 @@ BIN := .venv/bin
 run: .venv/installed
 	$(BIN)/dawndusk run cases/suncatcher.toml
 
+# Most of a test's time is XLA compiling on one core; a file stays in one process, whose programs its tests share.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pytest $(wildcard bench/bench_*.py)

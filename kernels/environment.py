@@ -372,4 +372,5 @@ def _crossings(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array) 
     middle = (-cos_tilt - ns * cap.cos_zenith) * offset / q
     rise = sin_tilt * cap.sin_zenith * safe_sqrt(1 - cos_azimuth**2) / jnp.sqrt(q)
     half = safe_sqrt(1 - offset * offset / q) * rise
-    return tuple(_w(cap, _y(cap, jnp.clip(middle + s * half, -1, 1))) for s in (-1, 1))
+    near, far = (_w(cap, _y(cap, jnp.clip(middle + s * half, -1, 1))) for s in (-1, 1))
+    return near, far

@@ -211,7 +211,8 @@ def fin_transient(
     """
 
     def step(T, loads):
-        return fin_step(T, *loads, fin), None
+        root, q_abs, dt = loads
+        return fin_step(T, root, q_abs, dt, fin), None
 
     return lax.scan(step, T, (root, q_abs, dt))[0]
 

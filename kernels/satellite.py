@@ -37,7 +37,7 @@ from .solar_array import SolarArray, array_power
 
 # The node stage is iterated: each pass linearises about the last one and hands its bus power, and the share of flow
 # that a bypass needs, to the next.
-STAGE_PASSES, BYPASS_PASSES = 2, 4
+PASSES, BYPASS_PASSES = 2, 4
 
 
 # scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
@@ -339,18 +339,19 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     cells = zero if array is None else X[array]
     heater = jnp.sum(nodal.heater_power(X, network)[0], axis=0)
     power = run_bus(params, load, state.energy, cells, heater, asked, allowed)
-    X_stage, theta, bypassed = X, None, zero
+    bypassed = zero
     if coolant is not None and coolant.bypass:
         guess = jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint
         bypassed = loop.bypass_fraction(still, response, guess, coolant, panel)
-    passes = BYPASS_PASSES if coolant is not None and coolant.bypass else STAGE_PASSES
-    for k in range(passes):
-        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, bypassed)
-        if coolant is not None and coolant.bypass and k < passes - 1:
+    X_stage, theta, inertia, power, fluid, owed = stage(X, power, bypassed)
+    for _ in range(PASSES - 1 if coolant is None or not coolant.bypass else BYPASS_PASSES - 1):
+        if coolant is not None and coolant.bypass and fluid is not None:
             bypassed = loop.bypass_fraction(still, response, fluid[1], coolant, panel)
+        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, bypassed)
 
     # --- panel: the rest of the first half, then along the tubes
-    if coolant is not None:
+    inlet = outlet = supply = zero
+    if fluid is not None:
         exchange, inlet, fluid_after, supply = fluid
         outlet = fluid_after[-1]
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
@@ -373,8 +374,6 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
         energy = energy + dt * (
             cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
         )
-    if coolant is None:
-        inlet = outlet = supply = zero
     new_means = panel_means(T_new)
     over_step = (mean4 + 2 * half_mean4 + new_means[1]) / 4
     return State(T_new, X_new, energy), new_means, Step(power, bypassed, supply, inlet, outlet, over_step)

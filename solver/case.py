@@ -164,15 +164,17 @@ def override(data: dict[str, Any], item: str) -> str:
         if isinstance(place, list):
             if not part.isdecimal() or int(part) >= len(place):
                 raise CaseError(f"--set {item}: {'.'.join(parts[:i])} has entries 0 to {len(place) - 1}")
-            part = int(part)
+            key_here: Any = int(part)
         elif not isinstance(place, dict):
             raise CaseError(f"--set {item}: {'.'.join(parts[:i])} is {place!r}, not a table")
-        elif not last:
-            place.setdefault(part, {})
-        if last:
-            place[part] = _value(text.strip(), item)
         else:
-            place = place[part]
+            key_here = part
+            if not last:
+                place.setdefault(part, {})
+        if last:
+            place[key_here] = _value(text.strip(), item)
+        else:
+            place = place[key_here]
     return key
 
 

@@ -49,10 +49,11 @@ def show_installation(console: Any) -> None:
             table.add_row(name, f"[red]{error.lines[0]}[/]", "")
     console.print(table)
     found = devices.describe()
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     console.print(
         f"\ndevices: {found['count']} x {found['kind']} ({found['platform']}); "
         f"chunks of {devices.chunk_rows(10**9):,} rows\n"
-        f"compiled programs: {jax.config.jax_compilation_cache_dir}"
+        f"compiled programs: {cache}"
     )
 
 

@@ -6,7 +6,7 @@ Host side, numpy float64. Satellites of one plane differ in phase only, and shar
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
 import jax
@@ -323,4 +323,4 @@ def _take(orbit: Orbit, index: np.ndarray) -> Orbit:
 
 
 def _replace(orbit: Orbit, mean_anomaly: np.ndarray) -> Orbit:
-    return Orbit(*(getattr(orbit, name) for name in ELEMENTS[:-1]), mean_anomaly)
+    return replace(orbit, mean_anomaly=mean_anomaly)

@@ -138,7 +138,7 @@ def needed_kw(scalars: Mapping[str, np.ndarray]) -> np.ndarray:
         "transmitted_kw",
         "unmet_kw",
     )
-    return sum(scalars[name] for name in names)
+    return np.sum([scalars[name] for name in names], axis=0)
 
 
 def sheds(scalars: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -282,7 +282,8 @@ def cell_series(params, loads, state):
     """(steps, nx, ny, B) panel temperatures at the steps' ends: the recorded revolution once more [K]."""
 
     def advance(carry, load):
-        state, means, _ = satellite.step(params, *carry, load)
+        state, means = carry
+        state, means, _ = satellite.step(params, state, means, load)
         return (state, means), state.panel
 
     return jax.lax.scan(advance, (state, satellite.panel_means(state.panel)), loads)[1]
@@ -333,7 +334,7 @@ class Joined:
     def add(self, found: dict[str, np.ndarray]) -> None:
         """Append a revolution."""
         old = self._all
-        hotter = colder = None
+        hotter = colder = np.array(False)
         if old:
             hotter = (found["panel_max_c"] > old["panel_max_c"])[:, None]
             colder = (found["panel_min_c"] < old["panel_min_c"])[:, None]

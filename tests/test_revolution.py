@@ -200,7 +200,7 @@ def test_second_order_through_shadow_edges(case):
     f = jax.jit(totals, static_argnums=1)
     coarse, fine, truth = (np.asarray(f(case, n))[:3] for n in (32, 128, 2048))
     coarse, fine = np.abs(coarse / truth - 1), np.abs(fine / truth - 1)
-    # Panel, array and body. 4^2 = 16 less a wobble, as a face may turn from the Sun anywhere within a step, down
+    # Panel, array and body. 4^2 = 16 less a wobble, as a face may turn from the Sun within a step, down
     # to what two steps in a penumbra crossing leave, which does not shrink before n is some 1,000.
     assert np.all(fine < coarse / 12 + 5e-6)
     assert np.all(fine < 1e-4)
