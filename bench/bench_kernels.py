@@ -467,7 +467,8 @@ def draw_coolant(draw):
 
 def test_coolant(benchmark, dtype):
     draw = Draw(REVOLUTIONS, dtype)
-    arguments = (draw(270, 300, NX), draw(295, 320), draw_coolant(draw), draw_panel(draw))
+    walls, response = draw(270, 300, NX), draw(1e-3, 5e-3, NX)
+    arguments = (walls, response, draw(295, 320), draw_coolant(draw), draw_panel(draw))
     measure(benchmark, coolant.bypass_fraction, arguments, REVOLUTIONS, dtype)
 
 
