@@ -19,6 +19,9 @@ from jaxtyping import Array, Float
 
 from .panel import Panel
 
+# A valve never shuts the radiator off: its coolant would freeze.
+LARGEST_BYPASS = 0.999
+
 
 # scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
 @no_type_check
@@ -95,7 +98,7 @@ def bypass_fraction(
 ) -> Float[Array, " b"]:
     """Share of the flow to lead past the radiator so that the mixed supply meets the set point [-].
 
-    0 where even the whole flow through the radiator comes back too warm, at most 0.999 where it is too cold.
+    0 where even the whole flow through the radiator comes back too warm, at most LARGEST_BYPASS where it is too cold.
     Bisection on a supply temperature that rises with the bypassed share.
 
     Args:
@@ -110,7 +113,7 @@ def bypass_fraction(
         return (1 - share) * (p[-1] * inlet + q[-1]) + share * inlet
 
     low = jnp.zeros_like(inlet)
-    high = jnp.full_like(inlet, 0.999)
+    high = jnp.full_like(inlet, LARGEST_BYPASS)
 
     def halve(_, bracket):
         low, high = bracket

@@ -25,7 +25,7 @@ def shadow_seconds(
     """Integral over a revolution of the hidden part of the solar disc, 1 - nu [s].
 
     The umbra counts in full; each crossing of the penumbra by Gauss-Legendre quadrature in u, t = t0 + L
-    u^2 (3 - 2u), which takes the 3/2 powers at both contacts: 1e-6 s in float64.
+    u^2 (3 - 2u), which takes the 3/2 powers at both contacts: 1e-6 s.
 
     Args:
         sun_hat: Unit vector to the Sun.

@@ -35,9 +35,9 @@ from .payload import Payload
 from .revolution import Loads
 from .solar_array import SolarArray, array_power
 
-# The node stage is iterated: each pass linearises about the last one and hands its bus power, and the share of flow
-# that a bypass needs, to the next.
-PASSES, BYPASS_PASSES = 2, 4
+# The node stage is iterated: each pass linearises about the last one and hands its bus power, and whether a bypass
+# can hold its set point, to the next.
+PASSES, BYPASS_PASSES = 2, 3
 
 
 # scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
@@ -281,8 +281,8 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
         effectiveness = -jnp.expm1(-network.loop_conductance / coolant.capacity_rate[None])
         inlets, fluid_out = nodal.fluid_path(effectiveness)
 
-    def stage(X_old, power, bypassed):
-        """One linear solve for the nodes, given the bus and the bypass of the pass before."""
+    def stage(X_old, power, tube, bypassed, held):
+        """One linear solve for the nodes, given the bus and the valve of the pass before."""
         W, c = nodal.linearise(X_old, network, params.space_temperature, mean, mean4)
         heaters, slope = nodal.heater_power(X_old, network)
         W = W - jnp.eye(n, dtype=X.dtype)[:, :, None] * slope[:, None]
@@ -302,12 +302,16 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
             full = jnp.concatenate([A, jnp.zeros_like(A[:, :1])], axis=1)
             basis = jnp.eye(n, n + 1, dtype=X.dtype)[:, :, None]
             full = full - (tau * flow[None] * effectiveness)[:, None] * (inlets - basis)
-            exchange, pass_on, pick_up = tube_march(bypassed)
+            _, pass_on, pick_up = tube
             kept = (1 - bypassed) * pass_on[-1] + bypassed
             pumped = power.pump / flow
-            last = jnp.zeros_like(fluid_out).at[n].set(1) - kept[None] * fluid_out
+            supply = jnp.zeros_like(fluid_out).at[n].set(1)
+            last, last_b = supply - kept[None] * fluid_out, (1 - bypassed) * pick_up[-1] + kept * pumped
+            if coolant.bypass:
+                # A valve that holds the set point leaves the nodes nothing to know of the radiator.
+                last, last_b = jnp.where(held[None], supply, last), jnp.where(held, coolant.setpoint, last_b)
             A = jnp.concatenate([full, last[None]])
-            b = jnp.concatenate([b, ((1 - bypassed) * pick_up[-1] + kept * pumped)[None]])
+            b = jnp.concatenate([b, last_b[None]])
             p = jnp.concatenate([p, jnp.zeros_like(p[:1])])
         z = nodal.solve_dense(A, jnp.stack([b, p], axis=1))
         base, rise = z[:, 0], z[:, 1]
@@ -325,7 +329,7 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
         fluid = None
         if coolant is not None:
             inlet = jnp.sum(fluid_out * z, axis=0) + pumped
-            fluid = (exchange, inlet, pass_on * inlet[None] + pick_up, z[n])
+            fluid = (inlet, z[n])
         return z[:n], theta, C + tau * own, power, fluid, owed
 
     def met(power, heaters):
@@ -339,20 +343,33 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
     cells = zero if array is None else X[array]
     heater = jnp.sum(nodal.heater_power(X, network)[0], axis=0)
     power = run_bus(params, load, state.energy, cells, heater, asked, allowed)
-    bypassed = zero
-    if coolant is not None and coolant.bypass:
-        guess = jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint
-        bypassed = loop.bypass_fraction(still, response, guess, coolant, panel)
-    X_stage, theta, inertia, power, fluid, owed = stage(X, power, bypassed)
-    for _ in range(PASSES - 1 if coolant is None or not coolant.bypass else BYPASS_PASSES - 1):
-        if coolant is not None and coolant.bypass and fluid is not None:
-            bypassed = loop.bypass_fraction(still, response, fluid[1], coolant, panel)
-        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, bypassed)
+    bypassed, held = zero, zero > 0
+    has_bypass = coolant is not None and coolant.bypass
+
+    def valve(inlet):
+        share = loop.bypass_fraction(still, response, inlet, coolant, panel)
+        return share, (share > 0) & (share < loop.LARGEST_BYPASS)
+
+    if has_bypass:
+        bypassed, held = valve(jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint)
+    tube = None if coolant is None else tube_march(bypassed)
+    X_stage, theta, inertia, power, fluid, owed = stage(X, power, tube, bypassed, held)
+    for _ in range((BYPASS_PASSES if has_bypass else PASSES) - 1):
+        if has_bypass and fluid is not None:
+            bypassed, held = valve(fluid[0])
+            tube = tube_march(bypassed)
+        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, tube, bypassed, held)
 
     # --- panel: the rest of the first half, then along the tubes
     inlet = outlet = supply = zero
-    if fluid is not None:
-        exchange, inlet, fluid_after, supply = fluid
+    if fluid is not None and tube is not None:
+        inlet, supply = fluid
+        if has_bypass:
+            # The share that the last pass's set point takes, where it was held.
+            bypassed = jnp.where(held, valve(inlet)[0], bypassed)
+            tube = tube_march(bypassed)
+        exchange, pass_on, pick_up = tube
+        fluid_after = pass_on * inlet[None] + pick_up
         outlet = fluid_after[-1]
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
         give = exchange * response

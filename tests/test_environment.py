@@ -180,8 +180,8 @@ def test_albedo_in_float32(method):
     directions = random_directions(5_000, seed=4)
     double = np.asarray(method(*invariants(*directions)))
     single = np.asarray(method(*invariants(*directions, dtype=jnp.float32)), float)
-    # 1e-4 of the flux on a plate that sees everything, 0.04 W/m2. Measured 1e-5.
-    np.testing.assert_allclose(single, double, rtol=0, atol=1e-4)
+    # 1e-4 of the flux is what the design asks; measured 3e-7, rounding.
+    np.testing.assert_allclose(single, double, rtol=0, atol=2e-6)
 
 
 EDGES = {

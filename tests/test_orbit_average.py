@@ -93,11 +93,12 @@ def test_eccentric_orbit_against_equal_time_steps():
     t = period(orbit.semi_major_axis) * jnp.asarray((np.arange(n) + 0.5) / n)
     brute = jnp.mean(fluxes(t), axis=0)
     ours = jax.jit(lambda: mean(a, beta, plate, 128, e, argp))()
-    # Direct Sun: the samples smear two shadow edges, each by up to half a step, 1361/20,000. Albedo: the fast
-    # method, 0.01 at worst; infrared: quadrature alone.
-    np.testing.assert_allclose(ours[0], brute[0], rtol=0, atol=0.07)
-    np.testing.assert_allclose(ours[1], brute[1], rtol=0, atol=0.01)
-    np.testing.assert_allclose(ours[2], brute[2], rtol=0, atol=1e-4)
+    # Direct Sun: the samples smear two shadow edges, each by up to half a step, 1361/20,000 = 0.07 at worst and
+    # 2e-5 as measured, for the penumbra is wider than a step. Albedo: the fast method's error, mostly averaged
+    # out; infrared: quadrature alone.
+    np.testing.assert_allclose(ours[0], brute[0], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(ours[1], brute[1], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(ours[2], brute[2], rtol=0, atol=1e-5)
 
 
 def test_eclipse_fraction_meets_the_reference():
@@ -112,8 +113,8 @@ def test_eclipse_fraction_meets_the_reference():
         return orbit_average.shadow_seconds(orbit, sun, distance, shadow) / period(a)
 
     ours = fraction(jnp.asarray(R_EARTH + 1e3 * h), jnp.asarray(np.radians(beta)))
-    # Penumbra crossings are 1e-3 of a revolution, their quadrature 1e-5 of that, the grazing ones less.
-    np.testing.assert_allclose(ours, 1 - lit, rtol=0, atol=2e-8)
+    # The reference is trusted to 1e-10; measured 5e-11.
+    np.testing.assert_allclose(ours, 1 - lit, rtol=0, atol=1e-10)
 
 
 def test_derivatives_meet_central_differences():
