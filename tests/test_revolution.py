@@ -234,6 +234,7 @@ def test_derivatives_meet_central_differences(case):
         assert np.all(np.abs(slopes[i] - central) < 1e-6 * np.abs(central) + scale)
 
 
+@pytest.mark.slow
 def test_reverse_mode_agrees_with_forward():
     case = CASES["demand"]
 
@@ -248,6 +249,7 @@ def test_reverse_mode_agrees_with_forward():
     np.testing.assert_allclose(along, forward, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype, law",
     [(jnp.float64, ("sun", "nadir", False)), (jnp.float32, ("nadir", "along_track", True))],
