@@ -110,11 +110,12 @@ STRIPPED = (
 )
 
 
-def stripped_ai1(power_kw: float):
+def stripped_ai1(power_kw: float, *more: str):
     data = tomllib.loads((CASES[0].parent / "starlink_ai.toml").read_text())
-    for key in ("array_view", "shared_edge_m", "array_depth_m"):
-        del data["radiator"][key]
-    for item in (*STRIPPED, f"payload.demand={power_kw / 150}"):
+    if not more:
+        for key in ("array_view", "shared_edge_m", "array_depth_m"):
+            del data["radiator"][key]
+    for item in (*STRIPPED, f"payload.demand={power_kw / 150}", *more):
         cases.override(data, item)
     return cases.validate(data)
 
@@ -131,6 +132,10 @@ def test_ai1_radiator_alone(tmp_path):
         assert scalars["panel_mean_c"] + 273.15 == pytest.approx(kelvin, abs=0.01)
         # Isothermal, so that the mean is the effective temperature.
         assert scalars["panel_max_c"] - scalars["panel_min_c"] < 0.05
+    # Along a 20 m edge of the array, 10 m of it on each side: about 19 K warmer, as both faces see a hot wall.
+    beside = stripped_ai1(120, "radiator.shared_edge_m=20", "radiator.array_depth_m=10")
+    warmer = solved_again(outcome, beside)["panel_mean_c"] - outcome.scalars["panel_mean_c"]
+    assert warmer == pytest.approx(19, abs=1.5)
 
 
 def test_starcloud_panel_net_is_584_8(solved):
