@@ -203,7 +203,12 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("name", POINTS)
+FAST = ("ordinary", "zero load")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in POINTS]
+)
 def test_gradients_of_a_transient(design, square_loads, uniform_state, name):
     """Both modes against central differences, everything coupled, also with charge limits active."""
     point = POINTS[name]
