@@ -52,6 +52,9 @@ def tube_exchange(
 ) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
     """Effectiveness of each cell of tube [-], and its exchange per area of the panel cell on it [W/m^2/K].
 
+    The tube's wall lies on the cells' edge, y = 0: half a cell of panel stands in series with the wall conductance,
+    which makes the exchange second order in the cell's width.
+
     Args:
         bypassed: Fraction of the flow that passes the radiator by [-], below 1.
     """
@@ -59,8 +62,9 @@ def tube_exchange(
     rate = (1 - bypassed) * coolant.capacity_rate / panel.half_strips
     edge = jnp.arange(panel.nx).astype(rate.dtype)[:, None]
     wetted = jnp.clip(coolant.evaporator_fraction[None, :] * panel.nx - edge, 0, 1)
-    conductance = coolant.wall_conductance / 2 * panel.length / panel.nx
-    effectiveness = -jnp.expm1(-wetted * (conductance / rate)[None, :])
+    half_cell = panel.half_pitch / panel.ny / 2
+    per_metre = 1 / (2 / coolant.wall_conductance + half_cell / panel.kt_y)
+    effectiveness = -jnp.expm1(-wetted * (per_metre * panel.length / panel.nx / rate)[None, :])
     cell = panel.length / panel.nx * panel.half_pitch / panel.ny
     return effectiveness, (rate / cell)[None] * effectiveness
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import network as nodal
 from .constants import SIGMA
+from .panel import extremes
 from .revolution import Loads
 from .satellite import Params, State, Step, panel_means, step
 
@@ -45,7 +46,7 @@ class Record:
 
     Attributes:
         nodes: At each step's end [K].
-        panel_max, panel_min, panel_mean: At each step's end [K].
+        panel_max, panel_min, panel_mean: At each step's end, see panel.extremes [K].
         fluid_supply, fluid_radiator_in, fluid_radiator_out: At each step's stage [K]; 0 without a loop.
         bypass: Share of the flow led past the radiator [-].
         energy: In the battery at each step's end [J].
@@ -131,7 +132,7 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         state, means, best = carry
         new, means_new, report = step(params, state, means, load)
         T = new.panel
-        top, bottom = jnp.max(T, axis=(0, 1)), jnp.min(T, axis=(0, 1))
+        top, bottom = extremes(T)
         hot, cold, top_best, bottom_best = best
         hot = jnp.where((top > top_best)[None, None], T, hot)
         cold = jnp.where((bottom < bottom_best)[None, None], T, cold)

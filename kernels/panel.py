@@ -198,6 +198,20 @@ class Losses:
         return 4 * SIGMA * self.implicitness * self.h * self.emission
 
 
+def extremes(T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Hottest and coldest temperature of the panel, its edges included [K].
+
+    A cell's centre lies half a cell inside, so that the extreme of the centres alone is of first order in the cell
+    size. At the tube, where heat enters, the edge is extrapolated linearly, at the planes of symmetry evenly.
+    """
+    tube = 1.5 * T[:, :1] - 0.5 * T[:, 1:2]
+    between = (9 * T[:, -1:] - T[:, -2:-1]) / 8
+    wide = jnp.concatenate([tube, T, between], axis=1)
+    ends = (9 * wide[:1] - wide[1:2]) / 8, (9 * wide[-1:] - wide[-2:-1]) / 8
+    everywhere = jnp.concatenate([ends[0], wide, ends[1]])
+    return jnp.max(everywhere, axis=(0, 1)), jnp.min(everywhere, axis=(0, 1))
+
+
 def first_half(
     T: Float[Array, "nx ny b"],
     gx: Float[Array, "fx kx b"],

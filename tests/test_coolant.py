@@ -9,6 +9,12 @@ import pytest
 from dawndusk.kernels import coolant as loop
 
 
+def per_metre(params):
+    """Fluid to the first cells' centres: the wall and half a cell of panel in series, half a tube [W/m/K]."""
+    half_cell = params.panel.half_pitch / params.panel.ny / 2
+    return 1 / (2 / params.coolant.wall_conductance + half_cell / params.panel.kt_y)
+
+
 def outlet(params, still, response, inlet, share):
     e, exchange = loop.tube_exchange(params.coolant, params.panel, share)
     p, q = loop.tube_response(still, exchange * response, e)
@@ -19,7 +25,7 @@ def test_isothermal_wall_is_exponential(design):
     params = design(b=3)
     wall, inlet = jnp.full((6, 3), 300.0), jnp.asarray([320.0, 300.0, 280.0])
     rate = params.coolant.capacity_rate / params.panel.half_strips
-    ntu = params.coolant.wall_conductance / 2 * params.panel.length / rate
+    ntu = per_metre(params) * params.panel.length / rate
     exact = 300 + (inlet - 300) * jnp.exp(-ntu)
     np.testing.assert_allclose(outlet(params, wall, 0 * wall, inlet, jnp.zeros(3)), exact, rtol=1e-14)
 
@@ -52,7 +58,7 @@ def test_evaporator_wets_the_first_part_only(design):
     # The cells' effectivenesses multiply to that of the wetted length.
     ntu = -jnp.log1p(-e).sum(axis=0)
     rate = coolant.capacity_rate / params.panel.half_strips
-    expected = coolant.evaporator_fraction * coolant.wall_conductance / 2 * params.panel.length / rate
+    expected = coolant.evaporator_fraction * per_metre(params) * params.panel.length / rate
     np.testing.assert_allclose(ntu, expected, rtol=1e-12)
 
 
@@ -60,7 +66,7 @@ def test_second_order_along_the_tube(design):
     """A wall that falls linearly along the flow has a closed form; cells take their own mean of it."""
     params = design(b=1, spread=0.0)
     rate = params.coolant.capacity_rate / params.panel.half_strips
-    k = float((params.coolant.wall_conductance / 2 * params.panel.length / rate)[0])
+    k = float((per_metre(params) * params.panel.length / rate)[0])
     # F' = k (W - F), W = 300 - 30 s, F(0) = 320, s in 0..1.
     exact = 300 - 30 + 30 / k + (20 - 30 / k) * np.exp(-k)
     errors = []
