@@ -52,8 +52,9 @@ def tube_exchange(
 ) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
     """Effectiveness of each cell of tube [-], and its exchange per area of the panel cell on it [W/m^2/K].
 
-    The tube's wall lies on the cells' edge, y = 0: half a cell of panel stands in series with the wall conductance,
-    which makes the exchange second order in the cell's width.
+    A tube's wall lies on the cells' edge, y = 0: half a cell of panel stands in series with the wall conductance,
+    which makes the exchange second order in the cell's width. A heat pipe's own conductance lies in the first row of
+    cells: its evaporator meets that row directly.
 
     Args:
         bypassed: Fraction of the flow that passes the radiator by [-], below 1.
@@ -62,7 +63,7 @@ def tube_exchange(
     rate = (1 - bypassed) * coolant.capacity_rate / panel.half_strips
     edge = jnp.arange(panel.nx).astype(rate.dtype)[:, None]
     wetted = jnp.clip(coolant.evaporator_fraction[None, :] * panel.nx - edge, 0, 1)
-    half_cell = panel.half_pitch / panel.ny / 2
+    half_cell = jnp.where(coolant.evaporator_fraction < 1, 0.0, panel.half_pitch / panel.ny / 2)
     per_metre = 1 / (2 / coolant.wall_conductance + half_cell / panel.kt_y)
     effectiveness = -jnp.expm1(-wetted * (per_metre * panel.length / panel.nx / rate)[None, :])
     cell = panel.length / panel.nx * panel.half_pitch / panel.ny

@@ -58,7 +58,7 @@ def test_evaporator_wets_the_first_part_only(design):
     # The cells' effectivenesses multiply to that of the wetted length.
     ntu = -jnp.log1p(-e).sum(axis=0)
     rate = coolant.capacity_rate / params.panel.half_strips
-    expected = coolant.evaporator_fraction * per_metre(params) * params.panel.length / rate
+    expected = coolant.evaporator_fraction * coolant.wall_conductance / 2 * params.panel.length / rate
     np.testing.assert_allclose(ntu, expected, rtol=1e-12)
 
 
