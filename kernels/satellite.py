@@ -350,7 +350,7 @@ def step(params: Params, state: State, means: tuple[Array, Array], load: Loads) 
         share = loop.bypass_fraction(still, response, inlet, coolant, panel)
         return share, (share > 0) & (share < loop.LARGEST_BYPASS)
 
-    if has_bypass:
+    if coolant is not None and coolant.bypass:
         bypassed, held = valve(jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint)
     tube = None if coolant is None else tube_march(bypassed)
     X_stage, theta, inertia, power, fluid, owed = stage(X, power, tube, bypassed, held)
