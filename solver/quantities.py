@@ -43,8 +43,8 @@ def _powers() -> dict[str, str]:
 
 POWERS = _powers()
 _TEMPERATURES = {
-    "panel_max": "hottest panel cell",
-    "panel_min": "coldest panel cell",
+    "panel_max": "hottest place of the panel, edges included",
+    "panel_min": "coldest place of the panel, edges included",
     "panel_mean": "panel, mean over its area",
     "fluid_supply": "coolant supplied to the payload",
     "fluid_radiator_in": "coolant into the radiator",
@@ -71,8 +71,8 @@ SCALARS = {
     "node_max_c": Variable(("node",), "degC", "hottest temperature of the node"),
     "node_min_c": Variable(("node",), "degC", "coldest temperature of the node"),
     "node_mean_c": Variable(("node",), "degC", "mean temperature of the node"),
-    "panel_max_c": Variable((), "degC", "hottest panel cell"),
-    "panel_min_c": Variable((), "degC", "coldest panel cell"),
+    "panel_max_c": Variable((), "degC", "hottest place of the panel, edges included"),
+    "panel_min_c": Variable((), "degC", "coldest place of the panel, edges included"),
     "panel_mean_c": Variable((), "degC", "panel, mean over area and time"),
     "coolant_max_c": Variable((), "degC", "hottest coolant"),
     "coolant_min_c": Variable((), "degC", "coldest coolant"),

@@ -8,10 +8,12 @@ import time
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 from dawndusk.kernels import revolution
+from dawndusk.kernels.panel import extremes
 from dawndusk.solver import build, case, devices, results, run
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -75,7 +77,10 @@ def test_extremes_are_those_of_the_series(straight):
         np.testing.assert_allclose(data["node_c"].max("time").values, straight.scalars["node_max_c"])
         mean = (data["array_available_series_kw"] * data["step_s"]).sum("time") / data["step_s"].sum("time")
         np.testing.assert_allclose(mean, straight.scalars["array_available_kw"])
-        np.testing.assert_allclose(data["panel_hottest_c"].max("cell"), straight.scalars["panel_max_c"])
+        maps = data["panel_hottest_c"].values.reshape(5, *straight.case.run.cells)
+        # The extreme counts the panel's edges, beyond the cells' centres; float32 holds it to 1e-4 K.
+        top, _ = extremes(jnp.asarray(np.moveaxis(maps, 0, -1)))
+        np.testing.assert_allclose(top, straight.scalars["panel_max_c"], atol=1e-3)
         # 81 satellites share each epoch's row.
         assert data["panel_max_c"].shape == (81, 5)
         assert (data["panel_max_c"].values == straight.scalars["panel_max_c"]).all()
