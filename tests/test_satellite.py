@@ -180,8 +180,8 @@ def test_bypass_holds_the_supply(design, square_loads, uniform_state):
     assert np.all(np.asarray(cycle.status) == march.CONVERGED)
     held = (np.asarray(record.bypass) > 0.001) & (np.asarray(record.bypass) < 0.998)
     assert held.any()
-    # The valve is iterated four times within a step; the rest shows at shadow edges, 0.14 K at this coarse step.
-    np.testing.assert_allclose(np.asarray(record.fluid_supply)[held], 290.0, atol=0.2)
+    # Where the valve can hold the set point the nodes are solved with it.
+    np.testing.assert_allclose(np.asarray(record.fluid_supply)[held], 290.0, atol=0.05)
 
 
 def test_a_node_in_contact_with_the_panel(design, square_loads, uniform_state):
