@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import R_EARTH, R_SUN
-from .numerics import angle_between, find_root, safe_norm, safe_sqrt
+from .numerics import angle_between, dot, find_root, safe_norm, safe_sqrt
 from .orbit import Orbit, mean_anomaly_at, mean_motion, noon_true_anomaly, perifocal_axes
 
 SCAN = 32  # true anomalies, half a turn about midnight, at which the deepest point is looked for first
@@ -88,8 +88,8 @@ def shadow_times(
     """
     noon = noon_true_anomaly(orbit, sun_hat)
     P, Q, W = perifocal_axes(orbit)
-    sin_beta = jnp.dot(sun_hat, W)
-    cos_beta = safe_norm(jnp.stack([jnp.dot(sun_hat, P), jnp.dot(sun_hat, Q)]))
+    sin_beta = dot(sun_hat, W)
+    cos_beta = safe_norm(jnp.stack([dot(sun_hat, P), dot(sun_hat, Q)]))
     e = orbit.eccentricity
     earth_over_p = R_EARTH / (orbit.semi_major_axis * (1 - e**2))
     sin_alpha = jnp.stack([(R_SUN + R_EARTH) / sun_distance, -(R_SUN - R_EARTH) / sun_distance])

@@ -1,10 +1,18 @@
-"""Gradient-safe square root, norm, arc cosine and angle, and an implicitly differentiated root solve."""
+"""Scalar product; gradient-safe square root, norm, arc cosine, angle; an implicitly differentiated root solve."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def dot(a: Float[Array, "... n"], b: Float[Array, "... n"]) -> Float[Array, "..."]:
+    """Scalar product along the last axis, in the precision of its arguments.
+
+    `jnp.dot` leaves the precision of float32 to the device, and a TPU multiplies in bfloat16.
+    """
+    return jnp.sum(a * b, axis=-1)
 
 
 def safe_sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
@@ -44,7 +52,7 @@ def angle_between(a: Float[Array, "3"], b: Float[Array, "3"]) -> Float[Array, ""
     The derivative at exactly parallel vectors, where the angle has a kink, is zero.
     """
     a, b = unit(a), unit(b)
-    return safe_arctan2(safe_norm(jnp.cross(a, b)), jnp.dot(a, b))
+    return safe_arctan2(safe_norm(jnp.cross(a, b)), dot(a, b))
 
 
 def wrap_angle(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import DAY, J2_EARTH, MEAN_SUN_RATE, MU_EARTH, R_EARTH
-from .numerics import safe_arccos, wrap_angle
+from .numerics import dot, safe_arccos, wrap_angle
 
 
 # vmap rebuilds a pytree with batched leaves and with placeholders, so its fields are not checked at run time.
@@ -175,7 +175,7 @@ def noon_true_anomaly(orbit: Orbit, sun_hat: Float[Array, "3"]) -> Float[Array, 
     With the Sun on the orbit normal there is no such direction, and perigee is taken.
     """
     P, Q, _ = perifocal_axes(orbit)
-    x, y = jnp.dot(sun_hat, P), jnp.dot(sun_hat, Q)
+    x, y = dot(sun_hat, P), dot(sun_hat, Q)
     ok = x**2 + y**2 > (8 * jnp.finfo(x.dtype).eps) ** 2
     return jnp.arctan2(jnp.where(ok, y, 0.0), jnp.where(ok, x, 1.0))
 
