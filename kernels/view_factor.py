@@ -58,15 +58,21 @@ def perpendicular_plates(
     W, H = depth_1 / edge, depth_2 / edge
     W2, H2 = W * W, H * H
     Q = W2 + H2
-    S = jnp.sqrt(Q)
-    # (1+W2)(1+H2)/(1+Q) = 1 + W2 H2/(1+Q), and W2 (1+Q)/((1+W2) Q) = 1 - H2/((1+W2) Q): log1p keeps the
-    # digits of shallow plates in float32.
-    logs = (
-        jnp.log1p(W2 * H2 / (1 + Q))
-        + W2 * jnp.log1p(-H2 / ((1 + W2) * Q))
-        + H2 * jnp.log1p(-W2 / ((1 + H2) * Q))
-    )
-    angles = W * jnp.arctan2(edge, depth_1) + H * jnp.arctan2(edge, depth_2) - S * jnp.arctan(1 / S)
+
+    def log_of_share(own, other):
+        # own (1 + Q)/((1 + own) Q) = 1 - other/((1 + own) Q), between 0 and 1: whichever form keeps its digits.
+        missing = other / ((1 + own) * Q)
+        near = missing < 0.5
+        share = jnp.where(near, 1.0, own * (1 + Q) / ((1 + own) * Q))
+        return jnp.where(near, jnp.log1p(-jnp.where(near, missing, 0.0)), jnp.log(share))
+
+    # (1 + W2)(1 + H2)/(1 + Q) = 1 + W2 H2/(1 + Q)
+    logs = jnp.log1p(W2 * H2 / (1 + Q)) + W2 * log_of_share(W2, H2) + H2 * log_of_share(H2, W2)
+    # S = sqrt(Q) is next to the deeper plate's M where the other's m is shallow: M atan(1/M) - S atan(1/S) through
+    # S - M = m^2/(S + M).
+    m, M, S = jnp.minimum(W, H), jnp.maximum(W, H), jnp.sqrt(Q)
+    beyond = m * m / (S + M)
+    angles = m * jnp.arctan(1 / m) - beyond * jnp.arctan(1 / S) + M * jnp.arctan(beyond / (1 + M * S))
     return (angles + logs / 4) / (math.pi * W)
 
 
@@ -87,10 +93,16 @@ def parallel_plates(
         gap: Distance between the plates, > 0 [m].
     """
     X, Y = width / gap, depth / gap
-    a, b = jnp.sqrt(1 + Y * Y), jnp.sqrt(1 + X * X)
-    log = jnp.log1p((X * Y) ** 2 / (1 + X * X + Y * Y)) / 2
-    angles = X * (a * jnp.arctan(X / a) - jnp.arctan(X)) + Y * (b * jnp.arctan(Y / b) - jnp.arctan(Y))
-    return (log + angles) * 2 / (math.pi * X * Y)
+    X2, Y2 = X * X, Y * Y
+
+    def bracket(x, y2):
+        # a atan(x/a) - atan x with a^2 = 1 + y^2, through a - 1 = y^2/(a + 1): far plates keep their digits.
+        a = jnp.sqrt(1 + y2)
+        beyond = y2 / (a + 1)
+        return beyond * jnp.arctan(x / a) - jnp.arctan(x * beyond / (a + x * x))
+
+    log = jnp.log1p(X2 * Y2 / (1 + X2 + Y2)) / 2
+    return (log + X * bracket(X, Y2) + Y * bracket(Y, X2)) * 2 / (math.pi * X * Y)
 
 
 def exchange_areas(

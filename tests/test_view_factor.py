@@ -89,6 +89,20 @@ def by_quadrature(depth_1, depth_2, edge, n=48):
     return np.sum(wa[:, None] * wb[None, :] * kernel * along) / (depth_1 * edge)
 
 
+def facing_by_quadrature(width, depth, gap, n=64):
+    """F of equal plates face to face: 1/A Int Int gap^2/(pi d^4), of which the two centres integrate at once."""
+    x, w = np.polynomial.legendre.leggauss(n)
+    u, v, w = width * (x[:, None] + 1) / 2, depth * (x[None, :] + 1) / 2, np.outer(w, w) / 4
+    return 4 * np.sum(w * (width - u) * (depth - v) * gap**2 / (np.pi * (u**2 + v**2 + gap**2) ** 2))
+
+
+@pytest.mark.parametrize("width, depth, gap", [(1.0, 1.0, 1.0), (2.0, 5.0, 1.0), (0.3, 4.0, 2.0)])
+def test_parallel_plates_against_quadrature(width, depth, gap):
+    F = parallel_plates(*arrays(width, depth, gap))
+    # The integrand is analytic: 64 nodes are exact to rounding; the two agree to 1e-14.
+    np.testing.assert_allclose(F, facing_by_quadrature(width, depth, gap), rtol=1e-12)
+
+
 @pytest.mark.parametrize("edge, depth_1, depth_2", [(1.0, 1.0, 1.0), (2.0, 5.0, 1.0), (10.0, 1.0, 20.0)])
 def test_perpendicular_plates_against_quadrature(edge, depth_1, depth_2):
     F = perpendicular_plates(*arrays(edge, depth_1, depth_2))
@@ -118,12 +132,34 @@ def test_reciprocity():
     np.testing.assert_allclose(a * F_12, b * F_21, rtol=1e-13)
 
 
+def test_far_and_shallow_plates():
+    # Small plates far apart: A/(pi gap^2), next term in (side/gap)^2. A narrow strip beside a wide plate sees half
+    # of it in its half space: F -> 1/2, less about depth/edge.
+    np.testing.assert_allclose(parallel_plates(*arrays(1e-3, 2e-3, 1.0)), 2e-6 / np.pi, rtol=1e-5)
+    assert abs(float(perpendicular_plates(*arrays(1e3, 1e-3, 1e3))) - 0.5) < 1e-3
+
+
+@pytest.mark.parametrize("f", [parallel_plates, perpendicular_plates])
+def test_plates_in_float32_over_six_decades(f):
+    # The textbook forms lose all digits of plates that are far apart or of unequal depth.
+    ratios = np.logspace(-3, 3, 13)
+    a, b = (x.ravel() for x in np.meshgrid(ratios, ratios))
+    sizes = (a, b, np.ones_like(a)) if f is parallel_plates else (np.ones_like(a), a, b)
+    value_and_slopes = jax.jit(jax.vmap(jax.value_and_grad(f, (0, 1, 2))))
+    double, slopes = value_and_slopes(*arrays(*sizes))
+    single, single_slopes = value_and_slopes(*arrays(*sizes, dtype=jnp.float32))
+    # Some four roundings; slopes, as powers of each size, some ten.
+    np.testing.assert_allclose(single, double, rtol=5e-7)
+    for one, two, size in zip(single_slopes, slopes, sizes):
+        np.testing.assert_allclose(np.asarray(one) * size / double, two * size / double, rtol=0, atol=3e-6)
+    # Lengths alone do not matter, so the powers add up to none.
+    np.testing.assert_allclose(sum(s * x for s, x in zip(slopes, sizes)) / double, 0, rtol=0, atol=1e-9)
+
+
+# Equal depths are where the deeper plate changes.
 @pytest.mark.parametrize("sizes", [(1.0, 1.0, 1.0), (22.0, 3.4, 10.0), (0.3, 5.0, 2.0)])
-def test_plates_in_float32_and_derivatives(sizes):
+def test_plates_derivatives(sizes):
     for f in (perpendicular_plates, parallel_plates):
-        double, single = f(*arrays(*sizes)), f(*arrays(*sizes, dtype=jnp.float32))
-        # atan differences of order one lose a few rounding units of the largest term.
-        np.testing.assert_allclose(float(single), float(double), rtol=2e-5)
         check_grads(jax.jit(f), arrays(*sizes), order=1, modes=("fwd", "rev"), rtol=1e-5)
 
 
