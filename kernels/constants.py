@@ -1,4 +1,4 @@
-"""Physical constants, SI, each with its source."""
+"""Physical constants, SI, each with its source; and what a search reports."""
 
 import math
 
@@ -19,3 +19,6 @@ TROPICAL_YEAR = 365.2421897 * DAY  # s, mean tropical year at J2000, Laskar 1986
 MEAN_SUN_RATE = 2 * math.pi / TROPICAL_YEAR  # rad/s, right ascension of the mean Sun
 J2000 = 2_451_545.0  # Julian date (TT) of the epoch J2000.0
 JULIAN_CENTURY = 36_525.0  # days
+
+# Status of a solution that is searched for.
+CONVERGED, NOT_CONVERGED, NOT_FINITE = 0, 1, 2
