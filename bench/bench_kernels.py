@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dawndusk.kernels import (
+    adi,
     attitude,
     battery,
     coolant,
@@ -320,7 +321,7 @@ def draw_fins(draw, n_cells):
         length=draw(0.1, 0.25),
         thickness=draw(0.0008, 0.0015),
         conductivity=draw(120, 200),
-        emissivity=draw(1.5, 1.8),
+        faces=(fin.Face(draw(1.5, 1.8)),),
         heat_capacity=draw(2000, 5000),
         root="flux",
         n_cells=n_cells,
@@ -386,15 +387,16 @@ def test_fin(benchmark, dtype):
 
             def step(T, i):
                 q = jnp.where(i < sun_steps, in_sun, in_shadow)
-                return fin.fin_step(T, heat, q, jnp.full_like(q, dt), fins), None
+                return fin.fin_step(T, fin.Loads((q,), heat), jnp.full_like(q, dt), fins), None
 
             return jax.lax.scan(step, T, jnp.arange(steps))[0]
 
         parts = jax.tree.map(lambda x: x.reshape(-1, chunk), (fins, heat, in_sun, in_shadow))
         return jnp.moveaxis(jax.lax.map(one_chunk, parts), 1, 0).reshape(n, fins_n)
 
-    names = ("length", "thickness", "conductivity", "emissivity", "heat_capacity")
+    names = ("length", "thickness", "conductivity", "heat_capacity")
     numbers = {name: np.asarray(getattr(arguments[0], name)) for name in names}
+    numbers["emissivity"] = np.asarray(arguments[0].faces[0].emissivity)
     flows = [np.asarray(x) for x in arguments[1:]]
     start = time.perf_counter()
     peer = numpy_march(numbers, *flows, n, steps, sun_steps, dt)
@@ -413,7 +415,7 @@ def test_fin(benchmark, dtype):
 def test_fin_steady(benchmark, dtype):
     draw = Draw(1000, dtype)
     fins, heat, in_sun, _ = draw_fins(draw, 64)
-    measure(benchmark, fin.fin_steady, (heat, in_sun, fins), 1000, dtype)
+    measure(benchmark, fin.fin_steady, (fin.Loads((in_sun,), heat), fins), 1000, dtype)
 
 
 NX, NY = 32, 16
@@ -437,19 +439,14 @@ def draw_panel(draw):
 
 
 def test_panel(benchmark, dtype):
-    """128 Peaceman-Rachford steps of 32 x 16 cells."""
+    """128 steps of 32 x 16 cells by alternating directions, a heat pipe in the first row."""
     draw = Draw(REVOLUTIONS, dtype)
     plate = draw_panel(draw)
     loads, start = draw(100, 400, STEPS), draw(280, 320, NX, NY)
 
     def march(plate, loads, T):
-        gx, gy = panel.strip_conductances(plate)
-        dt = jnp.full_like(plate.length, 45)
-
-        def step(T, q):
-            return panel.step(T, gx, gy, q[None, None], plate.heat_capacity, plate.emission, dt), None
-
-        return jax.lax.scan(step, T, loads)[0]
+        sheet = panel.strip(plate, jnp.zeros_like(plate.length))
+        return adi.transient(T, jnp.zeros_like(T[:1, :1]), loads, jnp.full_like(loads, 45), sheet)[0]
 
     measure(benchmark, march, (plate, loads, start), REVOLUTIONS * STEPS * NX * NY, dtype)
 
@@ -537,10 +534,9 @@ def test_satellite(benchmark, dtype):
     )
 
     def march(params, loads, state):
-        def step(carry, load):
-            state, means, _ = satellite.step(params, *carry, load)
-            return (state, means), None
+        def step(now, load):
+            return satellite.step(params, now, load)[0], None
 
-        return jax.lax.scan(step, (state, satellite.panel_means(state.panel)), loads)[0][0]
+        return jax.lax.scan(step, satellite.depart(params, state, in_place=True), loads)[0].state
 
     measure(benchmark, march, (params, loads, start), REVOLUTIONS * STEPS * NX * NY, dtype)

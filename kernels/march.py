@@ -10,6 +10,7 @@ mass. What the linear model misses, Anderson mixing over the last iterates takes
 """
 
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import no_type_check
 
 import jax
@@ -18,13 +19,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from . import network as nodal
-from .constants import SIGMA
+from .adi import segmented_scan, turn
+from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .panel import extremes
+from .platforms import choose
 from .revolution import Loads
-from .satellite import Params, State, Step, panel_means, step
+from .satellite import Params, State, Step, depart, step
 
-# Status of a satellite.
-CONVERGED, NOT_CONVERGED, NOT_FINITE = 0, 1, 2
 # Largest correction of one iteration [K], and temperature above which a satellite is given up [K].
 LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
 # Anderson mixing: iterates kept, and the largest weight of one.
@@ -33,6 +34,8 @@ DEPTH, LARGEST_WEIGHT = 3, 5.0
 CHARGE_JUMPS = 4
 # Revolutions that a derivative of the periodic orbit takes: four modes of one outlive it, and some margin.
 KRYLOV = 10
+# A TPU multiplies float32 matrices in bfloat16 and a GPU in TF32 unless asked not to.
+EXACT = lax.Precision.HIGHEST
 # Part of the capacity by which a charge may change over a periodic revolution.
 CHARGE_CLOSURE = 1e-5
 
@@ -126,27 +129,49 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         loads: Rows of one revolution, (steps, ..., b).
         state: At its start.
     """
-    T, _X = state.panel, state.nodes
+    return _transient(params, loads, state)
 
+
+@jax.custom_jvp
+def _transient(params: Params, loads: Loads, state: State) -> tuple[State, Record]:
+    return _by_platform(_record, params, loads, state)
+
+
+def _by_platform(march, *args):
+    """On a CPU a march writes in place, line by line; elsewhere, where each turn of a loop is dear, all lines at
+    once."""
+    ways = _ways(march)
+    return choose(ways, jax.eval_shape(ways["default"], *args), *args)
+
+
+@cache
+def _ways(march):
+    # Kept, for a new partial every time would be a new program every time.
+    return {"cpu": partial(march, in_place=True), "default": partial(march, in_place=False)}
+
+
+@_transient.defjvp
+def _(primals, tangents):
+    return jax.jvp(lambda *primals: _record(*primals, in_place=False), primals, tangents)
+
+
+def _record(params: Params, loads: Loads, state: State, in_place: bool) -> tuple[State, Record]:
     def advance(carry, load):
-        state, means, best = carry
-        new, means_new, report = step(params, state, means, load)
-        T = new.panel
-        top, bottom = extremes(T)
+        now, best = carry
+        now, report = step(params, now, load)
+        T = now.panel.T
+        top, bottom = extremes(turn(T))
         hot, cold, top_best, bottom_best = best
         hot = jnp.where((top > top_best)[None, None], T, hot)
         cold = jnp.where((bottom < bottom_best)[None, None], T, cold)
         best = hot, cold, jnp.maximum(top, top_best), jnp.minimum(bottom, bottom_best)
-        row = (new.nodes, top, bottom, means_new[0], new.energy, report)
-        return (new, means_new, best), row
+        return (now, best), (now.nodes, top, bottom, now.mean, now.energy, report)
 
-    # Reverse mode keeps the state of each step and computes the rest again.
-    advance = jax.checkpoint(advance)
-    means = panel_means(T)
-    best = (T, T, jnp.zeros_like(means[0]), jnp.full_like(means[0], RUNAWAY * 10))
-    (end, _, best), (nodes, top, bottom, mean, energy, report) = lax.scan(
-        advance, (state, means, best), loads
-    )
+    now = depart(params, state, in_place)
+    T, zero = now.panel.T, jnp.zeros_like(now.mean)
+    best = (T, T, zero, jnp.full_like(zero, RUNAWAY * 10))
+    (now, best), (nodes, top, bottom, mean, energy, report) = segmented_scan(advance, (now, best), loads)
+    end, best = now.state, tuple(turn(a) for a in best[:2])
     power = report.power
     balance = _balance(params, loads, state, end, nodes, report)
     record = Record(
@@ -231,23 +256,27 @@ def _nonzero(x):
 
 def _summary_march(params: Params, loads: Loads, state: State):
     """March without a record: end state, and the means that the linear model is built on."""
+    return _by_platform(_summary, params, loads, state)
 
+
+def _summary(params: Params, loads: Loads, state: State, in_place: bool):
     def advance(carry, load):
-        state, means, sums, low, high = carry
-        new, means_new, report = step(params, state, means, load)
+        now, sums, low, high = carry
+        now, report = step(params, now, load)
         w = load.dt
         throttled = ((report.power.throttled > 0) & (report.power.curtailed <= 0)).astype(w.dtype)
         held = ((report.bypass > 0) & (report.bypass < 0.998)).astype(w.dtype)
-        add = (new.nodes * w[None], means_new[0] * w, throttled * w, held * w, w)
+        add = (now.nodes * w[None], now.mean * w, throttled * w, held * w, w)
         sums = jax.tree.map(jnp.add, sums, add)
-        return (new, means_new, sums, jnp.minimum(low, new.energy), jnp.maximum(high, new.energy)), None
+        return (now, sums, jnp.minimum(low, now.energy), jnp.maximum(high, now.energy)), None
 
     zero = jnp.zeros_like(state.energy)
-    start = (state, panel_means(state.panel), (jnp.zeros_like(state.nodes), zero, zero, zero, zero))
+    sums = (jnp.zeros_like(state.nodes), zero, zero, zero, zero)
     big = jnp.full_like(zero, jnp.finfo(zero.dtype).max)
-    (end, _, sums, low, high), _ = lax.scan(advance, (*start, big, -big), loads)
+    start = depart(params, state, in_place)
+    (now, sums, low, high), _ = lax.scan(advance, (start, sums, big, -big), loads)
     period = sums[4]
-    return end, tuple(s / (period if s.ndim == 1 else period[None]) for s in sums[:4]), low, high
+    return now.state, tuple(s / (period if s.ndim == 1 else period[None]) for s in sums[:4]), low, high
 
 
 def _linear_model(params: Params, means, period: Float[Array, " b"]):
@@ -295,7 +324,7 @@ def _correct(E, r):
     """E (I - E)^-1 r and (I - E)^-1 r, satellites last in r."""
     eye = jnp.eye(E.shape[-1], dtype=E.dtype)[None]
     full = jnp.linalg.solve(eye - E, r.T[..., None])
-    return (E @ full)[..., 0].T, full[..., 0].T
+    return jnp.matmul(E, full, precision=EXACT)[..., 0].T, full[..., 0].T
 
 
 def _reduced(state: State) -> Float[Array, "m b"]:
@@ -470,8 +499,8 @@ def _gmres(matvec, r: Float[Array, "d b"]) -> Float[Array, "d b"]:
         w = matvec(basis[j])
         column = jnp.zeros((KRYLOV + 1, b), r.dtype)
         for _ in range(2):  # once more, as rounding leaves the first pass short of orthogonal
-            along = jnp.einsum("kdb,db->kb", basis, w)
-            w = w - jnp.einsum("kdb,kb->db", basis, along)
+            along = jnp.einsum("kdb,db->kb", basis, w, precision=EXACT)
+            w = w - jnp.einsum("kdb,kb->db", basis, along, precision=EXACT)
             column = column + along
         size = jnp.sqrt(jnp.sum(w * w, axis=0))
         # A space that is complete already gets a zero vector, which changes nothing.
@@ -480,13 +509,31 @@ def _gmres(matvec, r: Float[Array, "d b"]) -> Float[Array, "d b"]:
         return basis.at[j + 1].set(w), H.at[:, j].set(column.at[j + 1].set(size))
 
     basis, H = lax.fori_loop(0, KRYLOV, arnoldi, (basis, H))
-    Q, R = jnp.linalg.qr(jnp.moveaxis(H, -1, 0))
-    right = Q[:, 0] * norm[:, None]
-    diagonal = jnp.abs(jnp.diagonal(R, axis1=1, axis2=2))
-    spent = diagonal < 1e2 * jnp.finfo(r.dtype).eps * jnp.max(diagonal, axis=1, keepdims=True)
-    R = R + jnp.where(spent, 1.0, 0.0)[:, :, None] * jnp.eye(KRYLOV, dtype=r.dtype)[None]
-    y = jax.scipy.linalg.solve_triangular(R, jnp.where(spent, 0.0, right)[..., None])[..., 0]
-    return jnp.einsum("kdb,bk->db", basis[:-1], y)
+    y = _least_squares(H, norm)
+    return jnp.einsum("kdb,kb->db", basis[:-1], y, precision=EXACT)
+
+
+def _least_squares(H: Float[Array, "l k b"], norm: Float[Array, " b"]) -> Float[Array, "k b"]:
+    """y of least |norm e_1 - H y|, H upper Hessenberg, by Givens rotations; satellites last, as a library's is not.
+
+    Columns that a complete Krylov space leaves empty get zero.
+    """
+    k = H.shape[1]
+    right = jnp.zeros_like(H[:, 0]).at[0].set(norm)
+    for j in range(k):
+        a, below = H[j, j], H[j + 1, j]
+        size = jnp.sqrt(a * a + below * below)
+        size = jnp.where(size > 0, size, 1.0)
+        turned = jnp.stack([jnp.stack([a, below]), jnp.stack([-below, a])]) / size[None, None]
+        H = H.at[j : j + 2].set(jnp.sum(turned[:, :, None] * H[None, j : j + 2], axis=1))
+        right = right.at[j : j + 2].set(jnp.sum(turned * right[None, j : j + 2], axis=1))
+    diagonal = jnp.abs(jnp.stack([H[j, j] for j in range(k)]))
+    spent = diagonal < 1e2 * jnp.finfo(H.dtype).eps * jnp.max(diagonal, axis=0, keepdims=True)
+    y = jnp.zeros_like(right[:k])
+    for j in range(k - 1, -1, -1):
+        value = (right[j] - jnp.sum(H[j, j + 1 : k] * y[j + 1 :], axis=0)) / jnp.where(spent[j], 1.0, H[j, j])
+        y = y.at[j].set(jnp.where(spent[j], 0.0, value))
+    return y
 
 
 def _record_means(loads: Loads, record: Record):
@@ -509,7 +556,7 @@ def _slowest(E, period):
     """Slowest time constant, from the norm that repeated squaring of E leaves [s]."""
     power, log_scale, weight = E, jnp.zeros_like(period), 1.0
     for _ in range(6):
-        power = power @ power
+        power = jnp.matmul(power, power, precision=EXACT)
         weight = weight * 2
         scale = jnp.maximum(jnp.max(jnp.abs(power), axis=(1, 2)), 1e-30)
         power = power / scale[:, None, None]
@@ -529,14 +576,15 @@ def _anderson(k, x, g, history, best):
     filled = jnp.arange(DEPTH, dtype=k.dtype)[:, None, None] < k
     dx = jnp.where(filled, x[None] - xs, 0.0)
     df = jnp.where(filled, f[None] - fs, 0.0)
-    gram = jnp.einsum("imb,jmb->bij", df, df)
+    gram = jnp.einsum("imb,jmb->bij", df, df, precision=EXACT)
     trace = jnp.trace(gram, axis1=1, axis2=2)
     ridge = 1e-6 * trace + jnp.finfo(f.dtype).tiny
     gram = gram + ridge[:, None, None] * jnp.eye(DEPTH, dtype=f.dtype)[None]
-    weights = jnp.linalg.solve(gram, jnp.einsum("imb,mb->bi", df, f)[..., None])[..., 0].T
+    right = jnp.einsum("imb,mb->bi", df, f, precision=EXACT)
+    weights = jnp.linalg.solve(gram, right[..., None])[..., 0].T
     usable = (size < 4 * best) & (jnp.max(jnp.abs(weights), axis=0) < LARGEST_WEIGHT) & (k > 1)
     weights = jnp.where(usable[None], weights, 0.0)
-    mixed = g - jnp.einsum("ib,imb->mb", weights, dx + df)
+    mixed = g - jnp.einsum("ib,imb->mb", weights, dx + df, precision=EXACT)
     mixed = jnp.clip(mixed, x - 2 * LONGEST_CORRECTION, x + 2 * LONGEST_CORRECTION)
     history = (jnp.concatenate([x[None], xs[:-1]]), jnp.concatenate([f[None], fs[:-1]]))
     return mixed, history, jnp.minimum(best, size)

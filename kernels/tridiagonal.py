@@ -1,8 +1,11 @@
-"""Batched tridiagonal solves along the first axis, the batch on the axes behind it."""
+"""Batched tridiagonal solves and recurrences along the first axis, the batch on the axes behind it."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from .platforms import choose
 
 
 def _thomas(
@@ -70,3 +73,46 @@ def solve(
         return lax.platform_dependent(low, diag, up, r, cuda=_library, default=_thomas)
 
     return lax.custom_linear_solve(product, rhs, direct, transposed)
+
+
+def rows(q: Float[Array, "n *b"], a: Float[Array, "n *#b"], reverse: bool = False) -> Float[Array, "n *b"]:
+    """x_i = q_i + a_i x_{i-1} from the first row on, or q_i + a_i x_{i+1} from the last.
+
+    Args:
+        q: What each row adds.
+        a: What each row takes of the one before it, broadcast over the batch; the first row's, or in reverse the
+            last one's, does not count.
+
+    A loop over rows that writes in place where the batch fills the vector lanes; on a GPU, where each turn of a loop
+    is a launch, a tree of log n levels. Half of a `solve` by factors; not to be differentiated itself.
+    """
+    ways = {"cuda": _tree, "default": _loop}
+    return choose(ways, jax.ShapeDtypeStruct(q.shape, q.dtype), q, a, reverse=reverse)
+
+
+def _loop(q, a, reverse):
+    n = q.shape[0]
+    # One row more than the answer holds, zero, is what the first one takes of. The loop's only state is the answer:
+    # a row carried beside it would be computed twice on a CPU.
+    ghost = jnp.zeros((n + 1, *q.shape[1:]), q.dtype)
+
+    def row(A, i):
+        return lax.dynamic_index_in_dim(A, i, keepdims=False)
+
+    def body(k, x):
+        i = n - 1 - k if reverse else k
+        value = row(q, i) + row(a, i) * row(x, i + 1 if reverse else i)
+        return lax.dynamic_update_index_in_dim(x, value, i if reverse else i + 1, 0)
+
+    x = lax.fori_loop(0, n, body, ghost)
+    return x[:-1] if reverse else x[1:]
+
+
+def _tree(q, a, reverse):
+    def chain(first, second):
+        a1, q1 = first
+        a2, q2 = second
+        return a2 * a1, a2 * q1 + q2
+
+    a = jnp.broadcast_to(a, q.shape)
+    return lax.associative_scan(chain, (a, q), reverse=reverse)[1]

@@ -281,12 +281,11 @@ def packed(found: dict[str, Any]) -> dict[tuple[str, ...], Any]:
 def cell_series(params, loads, state):
     """(steps, nx, ny, B) panel temperatures at the steps' ends: the recorded revolution once more [K]."""
 
-    def advance(carry, load):
-        state, means = carry
-        state, means, _ = satellite.step(params, state, means, load)
-        return (state, means), state.panel
+    def advance(now, load):
+        now, _ = satellite.step(params, now, load)
+        return now, now.state.panel
 
-    return jax.lax.scan(advance, (state, satellite.panel_means(state.panel)), loads)[1]
+    return jax.lax.scan(advance, satellite.depart(params, state), loads)[1]
 
 
 def _changed(params, factor, throttles):

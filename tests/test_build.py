@@ -578,7 +578,7 @@ def test_kernels_take_the_fleet(fleet):
     @jax.jit
     def first_step(params, state, loads):
         load = jax.tree.map(lambda leaf: leaf[0], loads)
-        return satellite.step(params, state, satellite.panel_means(state.panel), load)[0]
+        return satellite.step(params, satellite.depart(params, state), load)[0].state
 
     state = first_step(fleet.params, fleet.state, loads)
     assert np.isfinite(state.panel).all() and np.isfinite(state.nodes).all()

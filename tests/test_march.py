@@ -27,7 +27,7 @@ def test_converges_fast_whatever_the_thermal_mass(fleet, uniform_state):
     _, cycle, record = cyclic(params, loads, uniform_state(params))
     assert np.all(np.asarray(cycle.status) == march.CONVERGED)
     assert float(cycle.distance.max()) < 0.01
-    # Marches that the prototype of this method needed: 6 in the median, 18 at most, and one is recorded.
+    # Marches that a first form of this method needed: 6 in the median, 18 at most, and one is recorded.
     assert np.median(cycle.iterations) <= 9 and int(cycle.iterations.max()) <= 19
     assert np.all(np.isfinite(record.nodes))
 

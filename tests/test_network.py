@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dawndusk.kernels import network as nodal
 from dawndusk.kernels.constants import SIGMA
-from dawndusk.kernels.panel import fitted_theta
+from dawndusk.kernels.network import fitted_theta
 
 
 def heat(X, network, space, T, T4):

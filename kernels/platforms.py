@@ -1,0 +1,72 @@
+"""One computation in several ways, of which each platform traces only its own."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.interpreters import batching, mlir
+
+
+def choose(ways: dict[str, Callable], out: Any, *args: Any, **static: Any) -> Any:
+    """`ways[platform](*args, **static)` of the platform that is compiled for, or else `ways["default"]`.
+
+    As `lax.platform_dependent`, but that traces every branch on every platform: here ways of accelerators cost a CPU
+    nothing, not even the import of what they are written in. vmap takes the default everywhere. No derivatives: give
+    the caller a rule.
+
+    Args:
+        ways: Functions by platform ("cpu", "tpu", "cuda"), and "default". Of the module, so that they hash.
+        out: What they return, as shapes.
+        args: Pytrees of arrays.
+        static: Further arguments, hashable.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    shapes, out_tree = jax.tree.flatten(out)
+    found = _choice.bind(
+        *leaves,
+        ways=tuple(sorted(ways.items())),
+        tree=tree,
+        out=tuple((shape.shape, shape.dtype) for shape in shapes),
+        static=tuple(sorted(static.items())),
+    )
+    return jax.tree.unflatten(out_tree, found)
+
+
+_choice = core.Primitive("platform_choice")
+_choice.multiple_results = True
+
+
+def _way(platform, *leaves, ways, tree, out, static):
+    known = dict(ways)
+    way = known.get(platform, known["default"])
+    return jax.tree.leaves(way(*jax.tree.unflatten(tree, leaves), **dict(static)))
+
+
+@cache
+def _compiled(**params):
+    return jax.jit(partial(_choice.bind, **params))
+
+
+@_choice.def_impl
+def _(*leaves, **params):
+    return _compiled(**params)(*leaves)
+
+
+@_choice.def_abstract_eval
+def _(*leaves, out, **_params):
+    return [leaves[0].update(shape=shape, dtype=dtype, weak_type=False) for shape, dtype in out]
+
+
+def _batched(leaves, axes, **params):
+    found = jax.vmap(partial(_way, "default", **params), axes)(*leaves)
+    return found, [0] * len(found)
+
+
+batching.primitive_batchers[_choice] = _batched
+
+for _platform in ("cpu", "tpu", "cuda", None):
+    mlir.register_lowering(
+        _choice, mlir.lower_fun(partial(_way, _platform), multiple_results=True), platform=_platform
+    )
