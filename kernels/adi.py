@@ -96,6 +96,10 @@ class Half:
         return cls(None, None, None, gain, emission, link, h)
 
 
+# Heat of the cells, y first [W/m^2], as terms that are added up line by line: one that all cells share stays small.
+Source = tuple[Float[Array, "j i b"], ...]
+
+
 # --- the arithmetic of a step, on lines of cells
 
 
@@ -280,11 +284,11 @@ class Field:
     def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet) -> "Field":
         return cls(turn(T), turn(conduction(T, sheet)[0]))
 
-    def first_half(self, source: Float[Array, "j i b"], half: Half, sheet: Sheet) -> "Field":
-        """Elimination of the first half step towards y = 0."""
+    def first_half(self, source: Source, half: Half, sheet: Sheet) -> "Field":
+        """Right-hand side of the first half step, from the sources at its start [W/m^2]."""
         T = self.T
         across = conducted(T, _neighbour(T, -1), _neighbour(T, 1), half, sheet.across_slope)
-        return replace(self, q=first_heat(T, across, self.S, source, half))
+        return replace(self, q=first_heat(T, across, self.S, sum(source), half))
 
     def wall(self, half: Half) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"], Float[Array, "k b"]]:
         """The line at y = 0: its temperature at the start, its increment if nothing else heats it [K], and how much
@@ -366,8 +370,8 @@ class Unsplit:
     def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet) -> "Unsplit":
         return cls(turn(T))
 
-    def step(self, source: Float[Array, "j i b"], dt: Float[Array, " b"], sheet: Sheet) -> "Unsplit":
-        return Unsplit(turn(tr_bdf2_step(turn(self.T), turn(source), dt, sheet)))
+    def step(self, source: Source, dt: Float[Array, " b"], sheet: Sheet) -> "Unsplit":
+        return Unsplit(turn(tr_bdf2_step(turn(self.T), turn(sum(source)), dt, sheet)))
 
 
 # --- line by line, in place
@@ -411,12 +415,12 @@ class Buffers:
     def T(self) -> Float[Array, "ny nx b"]:
         return self.padded[1:-1]
 
-    def first_half(self, source: Float[Array, "j i b"], half: Half, sheet: Sheet) -> "Buffers":
+    def first_half(self, source: Source, half: Half, sheet: Sheet) -> "Buffers":
         def body(k, u):
             j = sheet.ny - 1 - k
             T, lines = _line(self.padded, j + 1), _lines(half, j)
             across = conducted(T, _line(self.padded, j), _line(self.padded, j + 2), lines)
-            q = first_heat(T, across, _line(self.S, j), _line(source, j), lines)
+            q = first_heat(T, across, _line(self.S, j), sum(_line(s, j) for s in source), lines)
             return _put(u, eliminate(q, _line(half.factors.c, j + 1), _line(u, j + 1)), j)
 
         return replace(self, u=lax.fori_loop(0, sheet.ny, body, self.u))
@@ -523,22 +527,21 @@ def settled_fourth(source, emission):
     return jnp.where(emission > 0, jnp.maximum(ideal, 0.0), 0.0)
 
 
-def settled(source: Float[Array, "j i b"], sheet: Sheet) -> Float[Array, " b"]:
+def settled(source: Source, sheet: Sheet) -> Float[Array, " b"]:
     """T^4 at which the sheet would radiate its mean source: where long steps from the cold lead [K^4]."""
-    return settled_fourth(jnp.mean(source, axis=(0, 1)), jnp.mean(sheet.emission[0], axis=(0, 1)))
+    mean = sum(jnp.mean(s, axis=(0, 1)) for s in source)
+    return settled_fourth(mean, jnp.mean(sheet.emission[0], axis=(0, 1)))
 
 
-def step(
-    panel: Field | Buffers, source: Float[Array, "j i b"], dt: Float[Array, " b"], sheet: Sheet
-) -> Field | Buffers:
-    """One step of a sheet by itself: source [W/m^2], y first; dt the whole step [s]. See the module."""
+def step(panel: Field | Buffers, source: Source, dt: Float[Array, " b"], sheet: Sheet) -> Field | Buffers:
+    """One step of a sheet by itself: what heats it [W/m^2], y first; dt the whole step [s]. See the module."""
     # A few lines of the panel are mean enough for what follows from it.
     mean4 = jnp.maximum(means(panel.T[:: max(1, sheet.ny // 4)])[1], settled(source, sheet))
     h = half_step(mean4, sheet, dt)
     first = first_coefficients(mean4, sheet, h)
     second = second_coefficients(mean4, mean4, sheet, h)
     panel = panel.first_half(source, first, sheet).finish_first(first)
-    return panel.second_half(jnp.zeros_like(source[:1, :1]), second, sheet)
+    return panel.second_half(jnp.zeros_like(dt)[None, None], second, sheet)
 
 
 def transient(
@@ -622,7 +625,7 @@ def _march(T, source, load, dt, sheet: Sheet, driver, extremes: bool = False):
         panel, seen = carry
         load, dt = row
         advanced = panel.step if isinstance(panel, Unsplit) else partial(step, panel)
-        panel = advanced(source + load[None, None], dt, sheet)
+        panel = advanced((source, load[None, None]), dt, sheet)
         if not extremes:
             return (panel, ()), None
         hottest, coldest, mean, integral = seen

@@ -290,7 +290,7 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
 
     # --- panel, first half: across the tubes, eliminated down to the tube cells
     at_start = from_nodes(X)
-    source = (sunk + at_start)[None, None]
+    source = ((sunk + at_start)[None, None],)
     calm = adi.settled(source, sheet)
     start4 = jnp.maximum(mean4, calm)
     h = adi.half_step(start4, sheet, dt)

@@ -107,7 +107,7 @@ def test_heat_is_conserved_to_rounding():
 
         def advance(panel, _):
             before = adi.means(panel.T)[1]
-            panel = adi.step(panel, adi.turn(source), dt, sheet)
+            panel = adi.step(panel, (adi.turn(source),), dt, sheet)
             return panel, dt * 1.7 * SIGMA * (before + adi.means(panel.T)[1]) / 2
 
         end, lost = lax.scan(advance, adi.Field.start(T, sheet), None, n)
