@@ -97,7 +97,7 @@ class Half:
 
 
 # Heat of the cells, y first [W/m^2], as terms that are added up line by line: one that all cells share stays small.
-Source = tuple[Float[Array, "j i b"], ...]
+Source = tuple[Float[Array, "_ _ b"], ...]
 
 
 # --- the arithmetic of a step, on lines of cells
