@@ -55,6 +55,17 @@ def straight(tmp_path_factory):
     return run_small(tmp_path_factory.mktemp("straight"))
 
 
+def test_saved_cells_are_the_recorded_march(tmp_path):
+    """Panels of every step, marched once more: their extremes are those that the record found on its way."""
+    wanted = load("epoch.count=1", "run.save=cells")
+    outcome = run.run(wanted, tmp_path, precision="double", chunk=1, progress=lambda done, rows: None)
+    run.conclude(outcome)
+    with xr.open_zarr(tmp_path / results.DATASET) as data:
+        panels = data["cell_c"].values.reshape(-1, 4, 6, 1)
+        hottest = max(float(extremes(jnp.asarray(T))[0][0]) for T in panels)
+    assert hottest == pytest.approx(float(outcome.scalars["panel_max_c"][0]), abs=1e-3)
+
+
 def test_rows_converge_and_energy_closes(straight):
     scalars = straight.scalars
     assert scalars["status"].tolist() == [0] * 5
