@@ -158,3 +158,10 @@ def square_loads():
 @pytest.fixture
 def uniform_state():
     return _state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """A file's programs are of no use to the next one, and take gigabytes together."""
+    yield
+    jax.clear_caches()

@@ -72,7 +72,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# Compiling block elimination takes half a minute.
+WITHOUT_SLOW = [pytest.param(c, marks=[pytest.mark.slow] * (c == "limited pipe")) for c in CASES]
+
+
+@pytest.mark.parametrize("case", WITHOUT_SLOW)
 def test_second_order_in_time(case):
     """T^4, pipes, and with `everything` conductivity, emissivity, thickness that vary: a smooth start, 20 minutes."""
     sheet, source = CASES[case]()
@@ -83,7 +87,7 @@ def test_second_order_in_time(case):
     assert np.all(np.abs(slopes - 2) < 0.2), (errors, slopes)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WITHOUT_SLOW)
 def test_the_steady_state_is_left_alone(case):
     """Whatever the step: what Lie or Strang splitting does not do beside a pipe."""
     sheet, source = CASES[case]()
@@ -119,7 +123,7 @@ def test_heat_is_conserved_to_rounding():
 
 
 @pytest.mark.parametrize("start", [100.0, 600.0])
-@pytest.mark.parametrize("dt", [3e2, 1e4, 1e6])
+@pytest.mark.parametrize("dt", [3e2, pytest.param(1e4, marks=pytest.mark.slow), 1e6])
 def test_stable_at_any_step(start, dt):
     """Far from rest and far beyond the panel's own times it goes to rest, and never far past it."""
     sheet, source = strip(pipe=200.0)

@@ -139,7 +139,8 @@ def test_closure_is_reported_as_measured(fleet, uniform_state):
     assert float(cycle.slowest.max()) > 30 * 3600
 
 
-@pytest.mark.parametrize("deficit", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("deficit", [False, True])
 def test_gradients_of_the_periodic_orbit(design, square_loads, uniform_state, deficit):
     """Implicit derivatives in both modes against central differences of solves to 1e-9 K."""
     base = design(b=2, cells=(4, 4), seed=7)

@@ -202,7 +202,7 @@ POINTS = {
 }
 
 
-FAST = ("ordinary", "zero load")
+FAST = ("ordinary",)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,7 @@ def test_gradients_of_a_transient(design, square_loads, uniform_state, name):
     np.testing.assert_allclose(reverse, central, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_second_order_in_the_cells(design, square_loads, uniform_state):
     """Steady chip and hot spot on four grids: heat enters at the cells' edge, and the edges count as extremes."""
     values = []
