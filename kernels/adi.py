@@ -24,7 +24,7 @@ b).
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +165,8 @@ def factorise(
     """Factors of `held` x - conduction, links before and after each line [J/m^2/K]."""
 
     def line(c, lines):
-        c, m = pivot(*lines, c)
+        before, after, held = lines
+        c, m = pivot(before, after, held, c)
         return c, (c, m)
 
     zero = jnp.zeros_like(before[:1])
@@ -300,6 +301,7 @@ class Field:
         """Increments to mid-step. `first`: those of the line at y = 0 where coolant has its say [K]."""
         if first is None:
             return replace(self, q=None, d=solve(half, self.q))
+        assert self.q is not None  # between the halves of a step
         fed = self.q[1:].at[0].add(half.h[0] * half.before[1] * first)
         return replace(self, q=None, d=jnp.concatenate([first[None], solve(half, fed, start=1)]))
 
@@ -326,6 +328,7 @@ def solve(half: Half, q: Float[Array, "n m b"], start: int = 0) -> Float[Array, 
     Derivatives, in both modes, are those of the equations: one more solve, not a way back through the elimination.
     """
     before, after = (half.h * a[start:] for a in (half.before, half.after))
+    assert half.held is not None  # but in kernels, which do not solve by it
     held, c, m = half.held[start:], half.factors.c[start:], half.factors.m[start:]
 
     def shifted(x, k):
@@ -579,9 +582,10 @@ def _transient(T, source, load, dt, sheet: Sheet, extremes: bool):
 
 @_transient.defjvp
 def _(extremes, primals, tangents):
-    return jax.jvp(
-        lambda *primals: _march(*primals, _differentiable(primals[-1]), extremes), primals, tangents
-    )
+    def march(T, source, load, dt, sheet):
+        return _march(T, source, load, dt, sheet, _differentiable(sheet), extremes)
+
+    return jax.jvp(march, primals, tangents)
 
 
 def _with_loops(T, source, load, dt, sheet: Sheet, extremes: bool):
@@ -634,8 +638,8 @@ def _march(T, source, load, dt, sheet: Sheet, driver, extremes: bool = False):
         return (panel, (jnp.maximum(hottest, high), jnp.minimum(coldest, low), now, integral)), None
 
     panel = driver.start(T, sheet)
-    start = glance(panel.T) if extremes else ()
-    seen = (*start, jnp.zeros_like(start[0])) if extremes else ()
+    start: Any = glance(panel.T) if extremes else ()
+    seen: Any = (*start, jnp.zeros_like(start[0])) if extremes else ()
     (panel, seen), _ = segmented_scan(advance, (panel, seen), (load, dt))
     return turn(panel.T), Extremes(seen[0], seen[1], time_mean(start[2], seen[3], dt)) if extremes else None
 

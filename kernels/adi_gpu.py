@@ -10,6 +10,9 @@ different banks both where parts are columns and where they are rows. As in `adi
 reckoned per second, h taken into its factors, and emission of the second half has 2 h in it.
 """
 
+# References that a kernel's static choices leave out are None, which types cannot follow.
+# pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportAssignmentType=false, reportCallIssue=false
+
 import math
 from typing import Any
 

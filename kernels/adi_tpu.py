@@ -13,6 +13,9 @@ half is reckoned per second, h taken into its factors, and emission of the secon
 arithmetic with less to multiply.
 """
 
+# References that a kernel's static choices leave out are None, which types cannot follow.
+# pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportAssignmentType=false, reportCallIssue=false
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

@@ -98,7 +98,9 @@ def transform(T: Float[Array, "*n"], slope: tuple) -> tuple[Float[Array, "*n"], 
     return theta, ratio
 
 
-def emitted(T: Float[Array, "*n"], emission: tuple) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
+def emitted(
+    T: Float[Array, "*n"], emission: tuple[Array, ...]
+) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
     """Radiated by both faces [W/m^2], and its slope [W/m^2/K]."""
     square = T * T
     cube, fourth = square * T, square * square
@@ -112,12 +114,15 @@ def emitted(T: Float[Array, "*n"], emission: tuple) -> tuple[Float[Array, "*n"],
     return SIGMA * total * fourth, SIGMA * cube * (4 * total + slope * T)
 
 
-def more_emitted(T: Float[Array, "*n"], d: Float[Array, "*n"], emission: tuple) -> Float[Array, "*n"]:
+def more_emitted(
+    T: Float[Array, "*n"], d: Float[Array, "*n"], emission: tuple[Array, ...]
+) -> Float[Array, "*n"]:
     """What T + d radiates more than T does [W/m^2]."""
-    if len(emission) > 1:
+    constant, *slopes = emission
+    if slopes:
         return emitted(T + d, emission)[0] - emitted(T, emission)[0]
     before, after = T * T, (T + d) * (T + d)
-    return emission[0] * SIGMA * (after * after - before * before)
+    return constant * SIGMA * (after * after - before * before)
 
 
 def inflow(flow: Float[Array, "k l b"], axis: int) -> Float[Array, "n m b"]:
