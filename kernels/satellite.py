@@ -180,7 +180,7 @@ class Underway:
 
 
 def depart(params: Params, state: State, in_place: bool = False) -> Underway:
-    """A state to march from. `in_place`: on buffers, three times as fast on a CPU; not to be differentiated."""
+    """A state to march from. `in_place`: on buffers, which is faster on a CPU; not to be differentiated."""
     driver = adi.Buffers if in_place else adi.Field
     panel = driver.start(state.panel, _sheet(params))
     return Underway(panel, state.nodes, state.energy, *adi.means(state.panel))
