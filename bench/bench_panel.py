@@ -34,8 +34,12 @@ def strips():
     return source
 
 
-def ours(panels, dtype, steps=STEPS, chunk=128):
-    """A function that marches `panels` panels, spread over all devices, and its first panel's end."""
+def ours(panels, dtype, steps=STEPS, chunk=128, by=()):
+    """A function that marches `panels` panels, spread over all devices, and its first panel's end.
+
+    With `by`, positions among start, capacity, conductances along and across: the first panel's derivative of the
+    hottest temperature, in reverse mode, by the first of them.
+    """
     import jax
     import jax.numpy as jnp
     from dawndusk.kernels import adi
@@ -70,8 +74,14 @@ def ours(panels, dtype, steps=STEPS, chunk=128):
     chunk = min(chunk, panels)
     count = panels // chunk
 
+    def hottest(*row):
+        return jnp.sum(jnp.max(one_chunk(*row), axis=(0, 1)))
+
+    def gradient(*row):
+        return jax.grad(hottest, argnums=by)(*row)
+
     def run(*rows):
-        return jax.lax.map(lambda row: one_chunk(*row), rows)
+        return jax.lax.map(lambda row: gradient(*row) if by else one_chunk(*row), rows)
 
     full = [np.full((count, chunk), x, dtype) for x in (CAPACITY, KT / DX**2, KT / DY**2)]
     args = (np.full((count, NX, NY, chunk), START, dtype), *full)
@@ -80,7 +90,7 @@ def ours(panels, dtype, steps=STEPS, chunk=128):
     else:
         compiled = devices.sharded(run)
     args = jax.device_put(args)
-    return lambda: np.asarray(compiled(*args))[0, :, :, 0]
+    return lambda: np.asarray(jax.block_until_ready(jax.tree.leaves(compiled(*args)))[0])[0, ..., 0]
 
 
 def yardstick():
@@ -252,6 +262,7 @@ def main():
     parser.add_argument("--panels", type=int, default=2048)
     parser.add_argument("--peers", default="numba,diffrax,scipy", help="comma-separated; empty for none")
     parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--gradient", action="store_true", help="time reverse gradients instead of peers")
     options = parser.parse_args()
     if options.panels % min(128, options.panels):
         parser.error("--panels: whole chunks of 128")
@@ -259,6 +270,19 @@ def main():
 
     import jax
 
+    if options.gradient:
+        forward, _ = timed(ours(options.panels, np.float32), options.repeats)
+        print(
+            f"forward march {forward:.3f} s; {options.panels} panels of {NX} x {NY} cells x {STEPS} steps, float32"
+        )
+        for name, by in (
+            ("start", (0,)),
+            ("capacity, conductances", (1, 2, 3)),
+            ("all of them", (0, 1, 2, 3)),
+        ):
+            spent, _ = timed(ours(options.panels, np.float32, by=by), 2)
+            print(f"reverse gradient by {name}: {spent:.3f} s, {spent / forward:.1f} forward marches")
+        return
     jax.config.update("jax_enable_x64", True)
     # All panels are alike: one, in double precision with each step cut in 16, is the converged answer.
     exact = ours(1, np.float64, 16 * STEPS)()

@@ -17,9 +17,9 @@ half, where it stands divided by the same stiffness: float32 then holds a stiff 
 which differences of rounded temperatures do not.
 
 The arithmetic of a step stands once, in `first_heat`, `second_heat` and `eliminate`/`substitute`, as functions of
-lines of cells. Two drivers run it here: `Field` takes all lines at once, as arrays, and is differentiable; `Buffers`
-takes line by line and writes in place, which a CPU does faster. Inside a step the panel lies with y first: (ny, nx,
-b).
+lines of cells. Two drivers of it are here, those of accelerators in `adi_tpu` and `adi_gpu`: `Field` takes all lines
+at once, as arrays, and is differentiable; `Buffers` takes line by line and writes in place, which a CPU does faster.
+Inside a step the panel lies with y first: (ny, nx, b).
 """
 
 from dataclasses import dataclass, replace
@@ -32,6 +32,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .constants import SIGMA
+from .numerics import segmented_scan
 from .platforms import choose
 from .sheet import (
     Sheet,
@@ -640,7 +641,8 @@ def _march(T, source, load, dt, sheet: Sheet, driver, extremes: bool = False):
     panel = driver.start(T, sheet)
     start: Any = glance(panel.T) if extremes else ()
     seen: Any = (*start, jnp.zeros_like(start[0])) if extremes else ()
-    (panel, seen), _ = segmented_scan(advance, (panel, seen), (load, dt))
+    march = lax.scan if driver is Buffers else segmented_scan
+    (panel, seen), _ = march(advance, (panel, seen), (load, dt))
     return turn(panel.T), Extremes(seen[0], seen[1], time_mean(start[2], seen[3], dt)) if extremes else None
 
 
@@ -661,24 +663,3 @@ def time_mean(
     """Mean over a march from what it was at the start and the integral over time of what it rose by since [K]."""
     time = jnp.sum(dt, axis=0)
     return start + integral / jnp.where(time > 0, time, 1.0)
-
-
-def segmented_scan(f, carry, rows):
-    """lax.scan whose reverse mode keeps the carry at about sqrt(k) of its k rows and computes the rest anew.
-
-    What does not fill a segment is marched as a shorter one.
-    """
-    k = jax.tree.leaves(rows)[0].shape[0]
-    size = max(1, round(k**0.5))
-    whole = k // size * size
-
-    def segment(carry, rows):
-        return lax.scan(f, carry, rows)
-
-    head = jax.tree.map(lambda a: a[:whole].reshape(k // size, size, *a.shape[1:]), rows)
-    carry, out = lax.scan(jax.checkpoint(segment), carry, head)
-    out = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out)
-    if whole == k:
-        return carry, out
-    carry, rest = jax.checkpoint(segment)(carry, jax.tree.map(lambda a: a[whole:], rows))
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)

@@ -11,7 +11,6 @@ Richardson's extrapolation gains two orders at a time. What is left out costs no
 the compiled program.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, no_type_check
 
@@ -22,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from . import tridiagonal
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
+from .numerics import segmented_scan
 
 ENDS = ("temperature", "flux", "insulated")
 NEWTON_LIMIT = 60  # iterations; the worst start between 100 and 600 K takes about 20
@@ -446,32 +446,16 @@ def fin_transient(
     """Cell temperatures after k steps of `fin_step` [K].
 
     Row i of every array of `loads` and of dt holds over step i: steps laid between the jumps of the loads keep the
-    second order. In reverse mode each block of about sqrt k steps is marched again from its start, and each step
+    second order. In reverse mode each segment of about sqrt k steps is marched again from its start, and each step
     from its own: memory grows as the square root of k.
     """
-    steps = dt.shape[0]
-    root = math.isqrt(steps)
-    block = min(range(root, 2 * root + 1), key=lambda size: -steps % size)
-    spare = -steps % block
-
-    def blocks(x, fill):
-        if spare:
-            x = jnp.concatenate([x, jnp.broadcast_to(fill(x[-1:]), (spare, *x.shape[1:]))])
-        return x.reshape(-1, block, *x.shape[1:])
-
-    # Steps of no length fill the last block.
-    rows = (jax.tree.map(lambda x: blocks(x, lambda last: last), loads), blocks(dt, jnp.zeros_like))
 
     @jax.checkpoint
     def step(T, row):
         loads, dt = row
         return fin_step(T, loads, dt, fin), None
 
-    @jax.checkpoint
-    def march(T, rows):
-        return lax.scan(step, T, rows)
-
-    return lax.scan(march, T, rows)[0]
+    return segmented_scan(step, T, (loads, dt))[0]
 
 
 def face_temperatures(T: Float[Array, "n *batch"], loads: Loads, fin: Fin) -> Float[Array, "n+1 *batch"]:

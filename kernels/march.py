@@ -19,8 +19,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from . import network as nodal
-from .adi import segmented_scan, turn
+from .adi import turn
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
+from .numerics import segmented_scan
 from .panel import extremes
 from .platforms import choose
 from .revolution import Loads
@@ -170,7 +171,8 @@ def _record(params: Params, loads: Loads, state: State, in_place: bool) -> tuple
     now = depart(params, state, in_place)
     T, zero = now.panel.T, jnp.zeros_like(now.mean)
     best = (T, T, zero, jnp.full_like(zero, RUNAWAY * 10))
-    (now, best), (nodes, top, bottom, mean, energy, report) = segmented_scan(advance, (now, best), loads)
+    march = lax.scan if in_place else segmented_scan
+    (now, best), (nodes, top, bottom, mean, energy, report) = march(advance, (now, best), loads)
     end, best = now.state, tuple(turn(a) for a in best[:2])
     power = report.power
     balance = _balance(params, loads, state, end, nodes, report)

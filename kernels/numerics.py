@@ -1,9 +1,12 @@
-"""Scalar product; gradient-safe square root, norm, arc cosine, angle; an implicitly differentiated root solve."""
+"""Scalar product; gradient-safe square root, norm, arc cosine, angle; implicitly differentiated roots; long scans."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -108,3 +111,27 @@ def find_root(
 
     guess = jax.lax.stop_gradient((negative + positive) / 2)
     return jax.lax.custom_root(f, guess, solve, tangent_solve)
+
+
+def segmented_scan(f: Callable, carry: Any, rows: Any) -> tuple[Any, Any]:
+    """lax.scan whose reverse mode keeps the carry at about sqrt(k) of its k rows and computes the rest anew.
+
+    Segments have between one and two sqrt(k) rows, as many as leave least over: that is a segment by itself, which
+    compiles f a second time.
+    """
+    k = jax.tree.leaves(rows)[0].shape[0]
+    root = max(1, math.isqrt(k))
+    size = min(range(root, 2 * root + 1), key=lambda n: k % n)
+    whole = k // size * size
+
+    @jax.checkpoint
+    def segment(carry, rows):
+        return lax.scan(f, carry, rows)
+
+    head = jax.tree.map(lambda a: a[:whole].reshape(k // size, size, *a.shape[1:]), rows)
+    carry, out = lax.scan(segment, carry, head)
+    out = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out)
+    if whole == k:
+        return carry, out
+    carry, rest = segment(carry, jax.tree.map(lambda a: a[whole:], rows))
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)

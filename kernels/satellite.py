@@ -296,9 +296,11 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     h = adi.half_step(start4, sheet, dt)
     first = adi.first_coefficients(start4, sheet, h)
     under_way = now.panel.first_half(source, first, sheet)
-    wall, increment, give_way = under_way.wall(first)
-    still = wall + increment
-    response = jnp.broadcast_to(h[None] * give_way, still.shape)
+    increment = None
+    if coolant is not None:
+        wall, increment, give_way = under_way.wall(first)
+        still = wall + increment
+        response = jnp.broadcast_to(h[None] * give_way, still.shape)
 
     def tube_march(bypassed):
         effectiveness, exchange = loop.tube_exchange(coolant, panel, bypassed)

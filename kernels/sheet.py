@@ -305,7 +305,7 @@ def steady(
         jnp.abs(balance(answer, fixed, frozen)) / jnp.max(throughput, axis=(0, 1), keepdims=True), axis=(0, 1)
     )
     last = jnp.max(jnp.abs(correction(answer)), axis=(0, 1))
-    done = last < 1e-3 if single else (last < 1e-7) & (left < 1e-8)
+    done = last < 1e-4 if single else (last < 1e-7) & (left < 1e-8)
     status = jnp.where(jnp.isfinite(last), jnp.where(done, CONVERGED, NOT_CONVERGED), NOT_FINITE)
     return T, status.astype(jnp.int32)
 

@@ -10,8 +10,7 @@ from typing import Any
 ROWS_PER_DEVICE = {"cpu": 128, "gpu": 4096, "tpu": 1024}
 PRECISIONS = {"single": "float32", "double": "float64"}
 # What makes XLA's loops on a CPU fast: the sweeps of a march compiled as one function each instead of being
-# dispatched operation by operation (twice the speed), and whole vector registers (a tenth). Other devices ignore
-# them.
+# dispatched operation by operation (twice the speed), and whole vector registers. Other devices ignore them.
 CPU_FLAGS = {
     "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=100000000",
     "xla_cpu_prefer_vector_width": 512,

@@ -22,7 +22,6 @@ LUMPED = json.loads((REFERENCE / "lumped.json").read_text())
 _spec = importlib.util.spec_from_file_location("sheets", Path(__file__).with_name("test_sheet.py"))
 sheets = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sheets)
-column = sheets.column
 
 
 def strip(nx=12, ny=6, b=2, pipe=2000.0, dtype=jnp.float64):
