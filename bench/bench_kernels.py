@@ -537,6 +537,6 @@ def test_satellite(benchmark, dtype):
         def step(now, load):
             return satellite.step(params, now, load)[0], None
 
-        return jax.lax.scan(step, satellite.depart(params, state, in_place=True), loads)[0].state
+        return jax.lax.scan(step, satellite.depart(params, state), loads)[0].state
 
     measure(benchmark, march, (params, loads, start), REVOLUTIONS * STEPS * NX * NY, dtype)

@@ -23,7 +23,7 @@ from jax.experimental.pallas import ds
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from . import adi
+from . import adi, adi_step
 from .sheet import Sheet
 
 THREADS = 128
@@ -143,7 +143,7 @@ class _March:
 
         def value(k):
             own = rate * glow(k)
-            return [capacity(k) * y for y in adi.loss_pair(own, own, leak(k), h)]
+            return [capacity(k) * y for y in adi_step.loss_pair(own, own, leak(k), h)]
 
         if any(self.once[number] is None for number in (CAPACITY, GLOW, LEAK)):
             return value
@@ -175,9 +175,9 @@ class _March:
         load, dt = self.common(self.load, k, self.block), self.common(self.dt, k, self.block)
         total = sum((self.common(self.fourth, j) for j in self.sampled), self.zero)
         mean4 = total * (1 / (len(self.sampled) * self.nx))
-        mean4 = jnp.maximum(mean4, adi.settled_fourth(self.lead + load, self.gray))
-        rate = adi.radiation_rate(mean4, 1.0)
-        h = adi.half_of(dt, rate * self.quick)
+        mean4 = jnp.maximum(mean4, adi_step.settled_fourth(self.lead + load, self.gray))
+        rate = adi_step.radiation_rate(mean4, 1.0)
+        h = adi_step.half_of(dt, rate * self.quick)
         factors = None if self.wide else self.first_factors(0, h, rate)
         for e in range(self.nx // self.parts):
             self.first_half(e, h, load, factors or self.first_factors(e, h, rate))
@@ -199,7 +199,7 @@ class _March:
         for j in range(self.ny - 1, -1, -1):
             before = h * across(j - 1) if j else self.zero
             lost = losses(j)
-            c, m = adi.pivot(before, after, capacity(j) + lost[0], c)
+            c, m = adi_step.pivot(before, after, capacity(j) + lost[0], c)
             factors.append((c, h * m, lost))
             after = before
         return factors[::-1]
@@ -213,15 +213,17 @@ class _March:
         flow = [across(j) * (t[j + 1] - t[j]) for j in range(ny - 1)]
         u: list = [None] * ny
         for j in range(ny - 1, -1, -1):
-            half = adi.Half.of_cells(tuple(f(j) for f in emission), 1.0, link=link(j))
-            q = adi.first_heat(t[j], adi.net(flow, j), self.own(self.S, turn, j), source(j) + load, half)
-            u[j] = q if j == ny - 1 else adi.eliminate(q, factors[j + 1][0], u[j + 1])
+            half = adi_step.Half.of_cells(tuple(f(j) for f in emission), 1.0, link=link(j))
+            q = adi_step.first_heat(
+                t[j], adi_step.net(flow, j), self.own(self.S, turn, j), source(j) + load, half
+            )
+            u[j] = q if j == ny - 1 else adi_step.eliminate(q, factors[j + 1][0], u[j + 1])
         d = None
         for j, (c, m, lost) in enumerate(factors):
-            d = m * u[j] if d is None else adi.substitute(m, u[j], c, d)
-            gain = adi.second_gain(capacity(j), *lost, link(j), h)
-            half = adi.Half.of_cells(tuple(2 * h * f(j) for f in emission), 0.5, gain=gain)
-            self.Q[turn, j] = adi.second_heat(t[j], d, 0.0, half)
+            d = m * u[j] if d is None else adi_step.substitute(m, u[j], c, d)
+            gain = adi_step.second_gain(capacity(j), *lost, link(j), h)
+            half = adi_step.Half.of_cells(tuple(2 * h * f(j) for f in emission), 0.5, gain=gain)
+            self.Q[turn, j] = adi_step.second_heat(t[j], d, 0.0, half)
 
     def second_half(self, e: int, h, rate, seen):
         """The second half step of rows, and the end of the step; what has been seen."""
@@ -232,15 +234,15 @@ class _March:
         after = v = self.zero
         for i in range(nx - 1, -1, -1):
             before = h * along(i - 1) if i else self.zero
-            c[i], m = adi.pivot(before, after, capacity(i) + losses(i)[1], c[i + 1])
+            c[i], m = adi_step.pivot(before, after, capacity(i) + losses(i)[1], c[i + 1])
             q = self.own(self.Q, i, turn)
-            v = q if i == nx - 1 else adi.eliminate(q, c[i + 1], v)
+            v = q if i == nx - 1 else adi_step.eliminate(q, c[i + 1], v)
             # Where v and m would stay until substitution, their product takes half the registers.
             start[i] = m * v
             after = before
         D, flow, total = None, self.zero, self.zero
         for i in range(nx):
-            before, D = D, start[0] if D is None else adi.substitute(1.0, start[i], c[i], D)
+            before, D = D, start[0] if D is None else adi_step.substitute(1.0, start[i], c[i], D)
             if i:
                 inward = along(i - 1) * (D - before)
                 self.S[i - 1, turn] = self.own(self.S, i - 1, turn) + (inward - flow)

@@ -27,7 +27,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from . import adi
+from . import adi, adi_step
 from .sheet import Sheet
 
 ROWS, LANES = 8, 128
@@ -145,14 +145,14 @@ class _March:
         capacity, along, across, link, source, glow, leak, *emission = map(_Table, self.tables)
         load, dt = self.load[k], self.dt[k]
         mean4 = self.fourth[...] * (1 / (len(shape.sampled) * nx))
-        mean4 = jnp.maximum(mean4, adi.settled_fourth(self.lead[...] + load, self.gray[...]))
-        rate = adi.radiation_rate(mean4, 1.0)
-        h = adi.half_of(dt, rate * self.quick[...])
+        mean4 = jnp.maximum(mean4, adi_step.settled_fourth(self.lead[...] + load, self.gray[...]))
+        rate = adi_step.radiation_rate(mean4, 1.0)
+        h = adi_step.half_of(dt, rate * self.quick[...])
 
         def losses(i, j):
             """h r of both halves [J/m^2/K]."""
             own = rate * glow(i, j)
-            return [capacity(i, j) * y for y in adi.loss_pair(own, own, leak(i, j), h)]
+            return [capacity(i, j) * y for y in adi_step.loss_pair(own, own, leak(i, j), h)]
 
         # What all cells share is found once.
         if all(table.shared is not None for table in (capacity, glow, leak)):
@@ -163,7 +163,7 @@ class _March:
             after = c = self.zero
             for j in range(ny - 1, -1, -1):
                 before = h * across(i, j - 1) if j else self.zero
-                c, m = adi.pivot(before, after, capacity(i, j) + losses(i, j)[0], c)
+                c, m = adi_step.pivot(before, after, capacity(i, j) + losses(i, j)[0], c)
                 self.c1[j], self.m1[j] = c, h * m
                 after = before
 
@@ -174,10 +174,10 @@ class _March:
             t = [self.T[i, j] for j in range(ny)]
             flow = [across(i, j) * (t[j + 1] - t[j]) for j in range(ny - 1)]
             for j in range(ny - 1, -1, -1):
-                half = adi.Half.of_cells(tuple(e(i, j) for e in emission), 1.0, link=link(i, j))
-                inward = adi.net(flow, j)
-                q = adi.first_heat(t[j], inward, self.S[i + 1, j], source(i, j) + load, half)
-                self.u[j] = q if j == ny - 1 else adi.eliminate(q, self.c1[j + 1], self.u[j + 1])
+                half = adi_step.Half.of_cells(tuple(e(i, j) for e in emission), 1.0, link=link(i, j))
+                inward = adi_step.net(flow, j)
+                q = adi_step.first_heat(t[j], inward, self.S[i + 1, j], source(i, j) + load, half)
+                self.u[j] = q if j == ny - 1 else adi_step.eliminate(q, self.c1[j + 1], self.u[j + 1])
 
         def substituted(i):
             """Column i from u of the first half step to v of the second."""
@@ -187,17 +187,17 @@ class _March:
                 before = jnp.where(i > 0, h * along(jnp.maximum(i - 1, 0), j), 0.0)
                 after = jnp.where(i < nx - 1, h * along(jnp.minimum(i, nx - 2), j), 0.0)
                 behind.append(self.c[i + 1, j])
-                self.c[i, j], self.m[i, j] = adi.pivot(before, after, capacity(i, j) + second, behind[j])
-                gains.append(adi.second_gain(capacity(i, j), first, second, link(i, j), h))
+                self.c[i, j], self.m[i, j] = adi_step.pivot(before, after, capacity(i, j) + second, behind[j])
+                gains.append(adi_step.second_gain(capacity(i, j), first, second, link(i, j), h))
             # All read before any is written, which may be in the way for all that the compiler knows.
             u, v = [self.u[j] for j in range(ny)], [self.v[i + 1, j] for j in range(ny)]
             d = None
             for j in range(ny):
-                d = self.m1[j] * u[j] if d is None else adi.substitute(self.m1[j], u[j], self.c1[j], d)
+                d = self.m1[j] * u[j] if d is None else adi_step.substitute(self.m1[j], u[j], self.c1[j], d)
                 heat = tuple(2 * h * e(i, j) if w is None else w for e, w in zip(emission, warmed))
-                half = adi.Half.of_cells(heat, 0.5, gain=gains[shape.kind(j)])
-                q = adi.second_heat(self.T[i, j], d, 0.0, half)
-                self.v[i, j] = adi.eliminate(q, behind[shape.kind(j)], v[j])
+                half = adi_step.Half.of_cells(heat, 0.5, gain=gains[shape.kind(j)])
+                q = adi_step.second_heat(self.T[i, j], d, 0.0, half)
+                self.v[i, j] = adi_step.eliminate(q, behind[shape.kind(j)], v[j])
 
         def backward(k, _):
             i = nx - 2 - k
@@ -231,7 +231,7 @@ class _March:
             links = [jnp.where(i > 0, along(jnp.maximum(i - 1, 0), r), 0.0) for r in range(along.rows)]
             for j, D_before, flow_before in zip(rows, D, flow):
                 kind = shape.kind(j)
-                D = adi.substitute(self.m[i, kind], self.v[i, j], self.c[i, kind], D_before)
+                D = adi_step.substitute(self.m[i, kind], self.v[i, j], self.c[i, kind], D_before)
                 inward = links[min(j, along.rows - 1)] * (D - D_before)
                 # Of cell i - 1, whose neighbours on both sides are known now.
                 self.S[i, j] = self.S[i, j] + (inward - flow_before)

@@ -10,7 +10,7 @@ mass. What the linear model misses, Anderson mixing over the last iterates takes
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import no_type_check
 
 import jax
@@ -19,11 +19,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from . import network as nodal
-from .adi import turn
+from .adi_step import turn
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .numerics import segmented_scan
-from .panel import extremes
-from .platforms import choose
+from .panel import extremes_across
 from .revolution import Loads
 from .satellite import Params, State, Step, depart, step
 
@@ -33,8 +32,8 @@ LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
 DEPTH, LARGEST_WEIGHT = 3, 5.0
 # Jumps of the state of charge to the limit its drift points at, before a march's own end is taken instead.
 CHARGE_JUMPS = 4
-# Revolutions that a derivative of the periodic orbit takes: four modes of one outlive it, and some margin.
-KRYLOV = 10
+# Most revolutions that a derivative of the periodic orbit takes, and what its equations may be left with, relative.
+KRYLOV, KRYLOV_RESIDUAL = 10, 1e-9
 # A TPU multiplies float32 matrices in bfloat16 and a GPU in TF32 unless asked not to.
 EXACT = lax.Precision.HIGHEST
 # Part of the capacity by which a charge may change over a periodic revolution.
@@ -130,49 +129,22 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         loads: Rows of one revolution, (steps, ..., b).
         state: At its start.
     """
-    return _transient(params, loads, state)
 
-
-@jax.custom_jvp
-def _transient(params: Params, loads: Loads, state: State) -> tuple[State, Record]:
-    return _by_platform(_record, params, loads, state)
-
-
-def _by_platform(march, *args):
-    """On a CPU a march writes in place, line by line; elsewhere, where each turn of a loop is dear, all lines at
-    once."""
-    ways = _ways(march)
-    return choose(ways, jax.eval_shape(ways["default"], *args), *args)
-
-
-@cache
-def _ways(march):
-    # Kept, for a new partial every time would be a new program every time.
-    return {"cpu": partial(march, in_place=True), "default": partial(march, in_place=False)}
-
-
-@_transient.defjvp
-def _(primals, tangents):
-    return jax.jvp(lambda *primals: _record(*primals, in_place=False), primals, tangents)
-
-
-def _record(params: Params, loads: Loads, state: State, in_place: bool) -> tuple[State, Record]:
     def advance(carry, load):
         now, best = carry
         now, report = step(params, now, load)
         T = now.panel.T
-        top, bottom = extremes(turn(T))
+        top, bottom = extremes_across(T)
         hot, cold, top_best, bottom_best = best
         hot = jnp.where((top > top_best)[None, None], T, hot)
         cold = jnp.where((bottom < bottom_best)[None, None], T, cold)
         best = hot, cold, jnp.maximum(top, top_best), jnp.minimum(bottom, bottom_best)
         return (now, best), (now.nodes, top, bottom, now.mean, now.energy, report)
 
-    now = depart(params, state, in_place)
+    now = depart(params, state)
     T, zero = now.panel.T, jnp.zeros_like(now.mean)
     best = (T, T, zero, jnp.full_like(zero, RUNAWAY * 10))
-    march = lax.scan if in_place else segmented_scan
-    (now, best), (nodes, top, bottom, mean, energy, report) = march(advance, (now, best), loads)
+    (now, best), (nodes, top, bottom, mean, energy, report) = segmented_scan(advance, (now, best), loads)
     end, best = now.state, tuple(turn(a) for a in best[:2])
     power = report.power
     balance = _balance(params, loads, state, end, nodes, report)
@@ -258,10 +230,7 @@ def _nonzero(x):
 
 def _summary_march(params: Params, loads: Loads, state: State):
     """March without a record: end state, and the means that the linear model is built on."""
-    return _by_platform(_summary, params, loads, state)
 
-
-def _summary(params: Params, loads: Loads, state: State, in_place: bool):
     def advance(carry, load):
         now, sums, low, high = carry
         now, report = step(params, now, load)
@@ -275,7 +244,7 @@ def _summary(params: Params, loads: Loads, state: State, in_place: bool):
     zero = jnp.zeros_like(state.energy)
     sums = (jnp.zeros_like(state.nodes), zero, zero, zero, zero)
     big = jnp.full_like(zero, jnp.finfo(zero.dtype).max)
-    start = depart(params, state, in_place)
+    start = depart(params, state)
     (now, sums, low, high), _ = lax.scan(advance, (start, sums, big, -big), loads)
     period = sums[4]
     return now.state, tuple(s / (period if s.ndim == 1 else period[None]) for s in sums[:4]), low, high
@@ -354,7 +323,8 @@ def _next_charge(params: Params, start, end, low, high, jumps):
 
 
 def _search(params: Params, loads: Loads, state: State, tolerance: float, max_iterations: int):
-    """State at the start of the periodic revolution, marches spent, and whether its charge is neutral."""
+    """State at the start of the periodic revolution, marches spent, whether its charge is neutral, and the linear
+    model it was found by."""
     period = jnp.sum(loads.dt, axis=0)
     m = state.nodes.shape[0] + 1
     b = period.shape[0]
@@ -399,8 +369,8 @@ def _search(params: Params, loads: Loads, state: State, tolerance: float, max_it
     history = (jnp.zeros((DEPTH, m, b), dtype), jnp.zeros((DEPTH, m, b), dtype))
     big = jnp.full(b, jnp.finfo(dtype).max, dtype)
     start = (jnp.int32(0), state, jnp.zeros((b, m, m), dtype), never, none, none, never, history, big)
-    _, state, _, _, spent, _, neutral, _, _ = lax.while_loop(unfinished, iterate, start)
-    return state, spent, neutral
+    _, state, E, _, spent, _, neutral, _, _ = lax.while_loop(unfinished, iterate, start)
+    return state, spent, neutral, E
 
 
 def cyclic(
@@ -423,8 +393,8 @@ def cyclic(
         has converged is frozen, so that what a batch holds besides it does not change its answer.
     """
     period = jnp.sum(loads.dt, axis=0)
-    state, spent, neutral = _search(*lax.stop_gradient((params, loads, state)), tolerance, max_iterations)
-    state = _periodic_root(params, loads, state, neutral)
+    state, spent, neutral, E = _search(*lax.stop_gradient((params, loads, state)), tolerance, max_iterations)
+    state = _periodic_root(params, loads, state, neutral, E)
     end, record = transient(params, loads, state)
     means = _record_means(loads, record)
     E = _linear_model(params, means, period)
@@ -458,61 +428,91 @@ def cyclic(
     return state, cycle, record
 
 
-def _periodic_root(params: Params, loads: Loads, state: State, pinned: Bool[Array, " b"]) -> State:
+def _periodic_root(params: Params, loads: Loads, state: State, pinned: Bool[Array, " b"], E) -> State:
     """The periodic state as a differentiable root of Phi(x) - x.
 
-    Forward it is `state` as found. Its tangent solves (J - 1) dx = -dPhi by GMRES: the revolution forgets all but a
-    few modes, so that the Krylov space of `KRYLOV` revolutions holds the answer, whatever the thermal mass.
+    Forward it is `state` as found. Its tangent solves (J - 1) dx = -dPhi by GMRES, preconditioned by the linear model
+    E that the search went by: what that gets right, however slow, takes no further revolution.
     """
     shape = state.panel.shape
     cells = shape[0] * shape[1]
     # A full charge counts like a hundred kelvin in the Krylov space's norm.
     scale = 1.0 if params.battery is None else lax.stop_gradient(params.battery.capacity) / 100
+    lasting = jnp.linalg.solve(jnp.eye(E.shape[-1], dtype=E.dtype)[None] - E, E)
 
     def flat(state):
         return jnp.concatenate([state.panel.reshape(cells, -1), state.nodes, (state.energy / scale)[None]])
 
     def closure(x):
         start = State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
-        change = flat(transient(params, loads, start)[0]) - x
+        change = flat(_revolve(params, loads, start)) - x
         # Any charge closes a neutral revolution: its own is kept, d(closure)/d(charge) = -1.
         return change.at[-1].set(jnp.where(pinned, lax.stop_gradient(x[-1]) - x[-1], change[-1]))
 
+    def settled(x, transpose):
+        """x and what the revolutions to come add to it, by the linear model of nodes and panel mean."""
+        panel, nodes = x[:cells], x[cells:-1]
+        lumped = jnp.concatenate([nodes, jnp.sum(panel, axis=0)[None] / (1 if transpose else cells)])
+        N = jnp.swapaxes(lasting, 1, 2) if transpose else lasting
+        more = jnp.matmul(N, lumped.T[..., None], precision=EXACT)[..., 0].T
+        return jnp.concatenate([panel + more[-1:] / (cells if transpose else 1), nodes + more[:-1], x[-1:]])
+
     def tangent(linear, r):
-        return lax.custom_linear_solve(linear, r, _gmres, _gmres)
+        def solve(matvec, r, transpose=False):
+            return _gmres(matvec, r, partial(settled, transpose=transpose))
+
+        return lax.custom_linear_solve(linear, r, solve, partial(solve, transpose=True))
 
     x = lax.custom_root(closure, flat(state), lambda _, guess: guess, tangent)
     return State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
 
 
-def _gmres(matvec, r: Float[Array, "d b"]) -> Float[Array, "d b"]:
+def _revolve(params: Params, loads: Loads, state: State) -> State:
+    """State after a revolution, to be differentiated."""
+
+    def advance(now, load):
+        return step(params, now, load)[0], None
+
+    return segmented_scan(advance, depart(params, state), loads)[0].state
+
+
+def _gmres(matvec, r: Float[Array, "d b"], precondition) -> Float[Array, "d b"]:
     """x with matvec(x) = r, one Krylov space a satellite: Arnoldi with modified Gram-Schmidt, least squares.
 
-    Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856.
+    `precondition` is an approximate inverse of matvec but for its sign; it is applied first, so that residuals are
+    those of the equations themselves. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856.
     """
     d, b = r.shape
     norm = jnp.sqrt(jnp.sum(r * r, axis=0))
     tiny = jnp.finfo(r.dtype).tiny ** 0.5
+    rounding = 1e2 * float(jnp.finfo(r.dtype).eps)
+    enough = max(KRYLOV_RESIDUAL, 5 * rounding)
     basis = jnp.zeros((KRYLOV + 1, d, b), r.dtype).at[0].set(r / jnp.maximum(norm, tiny)[None])
     H = jnp.zeros((KRYLOV + 1, KRYLOV, b), r.dtype)
 
-    def arnoldi(j, carry):
-        basis, H = carry
-        w = matvec(basis[j])
+    def arnoldi(carry):
+        j, basis, H, _ = carry
+        w = matvec(precondition(basis[j]))
         column = jnp.zeros((KRYLOV + 1, b), r.dtype)
         for _ in range(2):  # once more, as rounding leaves the first pass short of orthogonal
             along = jnp.einsum("kdb,db->kb", basis, w, precision=EXACT)
             w = w - jnp.einsum("kdb,kb->db", basis, along, precision=EXACT)
             column = column + along
         size = jnp.sqrt(jnp.sum(w * w, axis=0))
-        # A space that is complete already gets a zero vector, which changes nothing.
-        fresh = size > 1e3 * jnp.finfo(r.dtype).eps * jnp.max(jnp.abs(column), axis=0)
+        # A space that is complete but for rounding gets a zero vector, which changes nothing.
+        fresh = size > rounding * jnp.max(jnp.abs(column), axis=0)
         w = w * jnp.where(fresh, 1 / jnp.where(fresh, size, 1.0), 0.0)[None]
-        return basis.at[j + 1].set(w), H.at[:, j].set(column.at[j + 1].set(size))
+        basis, H = basis.at[j + 1].set(w), H.at[:, j].set(column.at[j + 1].set(size))
+        left = -jnp.sum(H * _least_squares(H, norm)[None], axis=1)
+        left = left.at[0].add(norm)
+        # A satellite that is not finite compares false: it does not keep the others waiting.
+        return j + 1, basis, H, fresh & (jnp.sqrt(jnp.sum(left * left, axis=0)) > enough * norm)
 
-    basis, H = lax.fori_loop(0, KRYLOV, arnoldi, (basis, H))
-    y = _least_squares(H, norm)
-    return jnp.einsum("kdb,kb->db", basis[:-1], y, precision=EXACT)
+    def unfinished(carry):
+        return (carry[0] < KRYLOV) & jnp.any(carry[3])
+
+    _, basis, H, _ = lax.while_loop(unfinished, arnoldi, (jnp.int32(0), basis, H, norm > 0))
+    return precondition(jnp.einsum("kdb,kb->db", basis[:-1], _least_squares(H, norm), precision=EXACT))
 
 
 def _least_squares(H: Float[Array, "l k b"], norm: Float[Array, " b"]) -> Float[Array, "k b"]:

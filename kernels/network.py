@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import SIGMA
+from .linear import linear_map
 
 
 # scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
@@ -131,8 +132,12 @@ def fluid_path(
     return jnp.stack(inlets), fluid
 
 
+@jax.custom_jvp
 def solve_dense(A: Float[Array, "m m b"], rhs: Float[Array, "m r b"]) -> Float[Array, "m r b"]:
-    """Gauss-Jordan elimination of small systems, one per satellite, without pivoting (diagonally dominant)."""
+    """Small systems, one per satellite, by Gauss-Jordan elimination without pivoting (diagonally dominant).
+
+    Derivatives by one more solve.
+    """
     m = A.shape[0]
     work = jnp.concatenate([A, rhs], axis=1)
     for k in range(m):
@@ -140,3 +145,27 @@ def solve_dense(A: Float[Array, "m m b"], rhs: Float[Array, "m r b"]) -> Float[A
         others = jnp.where(jnp.arange(m)[:, None] == k, 0.0, work[:, k])
         work = (work - others[:, None] * row[None]).at[k].set(row)
     return work[:, m:]
+
+
+@solve_dense.defjvp
+def _(primals, tangents):
+    A, rhs = primals
+    x = solve_dense(A, rhs)
+    return x, linear_map(_solve_tangent, _solve_transpose, (A, x), tangents)
+
+
+def _columns(x) -> list:
+    return [x[:, k] for k in range(x.shape[1])]
+
+
+def _solve_tangent(known, tangents):
+    A, x = known
+    A_dot, rhs_dot = tangents
+    felt = [jnp.sum(A_dot * column[None], axis=1) for column in _columns(x)]
+    return solve_dense(A, rhs_dot - jnp.stack(felt, axis=1))
+
+
+def _solve_transpose(known, given):
+    A, x = known
+    y = solve_dense(jnp.swapaxes(A, 0, 1), given)
+    return -sum(a[:, None] * b[None] for a, b in zip(_columns(y), _columns(x), strict=True)), y

@@ -6,20 +6,23 @@ from typing import Any
 
 import jax
 from jax.extend import core
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 
-def choose(ways: dict[str, Callable], out: Any, *args: Any, **static: Any) -> Any:
+def choose(
+    ways: dict[str, Callable], out: Any, *args: Any, tangent: Callable | None = None, **static: Any
+) -> Any:
     """`ways[platform](*args, **static)` of the platform that is compiled for, or else `ways["default"]`.
 
     As `lax.platform_dependent`, but that traces every branch on every platform: here ways of accelerators cost a CPU
-    nothing, not even the import of what they are written in. vmap takes the default everywhere. No derivatives: give
-    the caller a rule.
+    nothing, not even the import of what they are written in. vmap takes the default everywhere.
 
     Args:
         ways: Functions by platform ("cpu", "tpu", "cuda"), and "default". Of the module, so that they hash.
         out: What they return, as shapes.
         args: Pytrees of arrays.
+        tangent: tangent(answer, args, tangents of args), linear in these, of the module as well; by default that of
+            the default way. JAX drops a `custom_jvp` where it looks for a second derivative within a scan; not this.
         static: Further arguments, hashable.
     """
     leaves, tree = jax.tree.flatten(args)
@@ -29,6 +32,8 @@ def choose(ways: dict[str, Callable], out: Any, *args: Any, **static: Any) -> An
         ways=tuple(sorted(ways.items())),
         tree=tree,
         out=tuple((shape.shape, shape.dtype) for shape in shapes),
+        out_tree=out_tree,
+        tangent=tangent,
         static=tuple(sorted(static.items())),
     )
     return jax.tree.unflatten(out_tree, found)
@@ -38,7 +43,7 @@ _choice = core.Primitive("platform_choice")
 _choice.multiple_results = True
 
 
-def _way(platform, *leaves, ways, tree, out, static):
+def _way(platform, *leaves, ways, tree, static, **_params):
     known = dict(ways)
     way = known.get(platform, known["default"])
     return jax.tree.leaves(way(*jax.tree.unflatten(tree, leaves), **dict(static)))
@@ -64,6 +69,17 @@ def _batched(leaves, axes, **params):
     return found, [0] * len(found)
 
 
+def _jvp(primals, tangents, **params):
+    found = _choice.bind(*primals, **params)
+    tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
+    if params["tangent"] is None:
+        return found, jax.jvp(partial(_way, "default", **params), tuple(primals), tangents)[1]
+    answer = jax.tree.unflatten(params["out_tree"], found)
+    both = (jax.tree.unflatten(params["tree"], leaves) for leaves in (primals, tangents))
+    return found, jax.tree.leaves(params["tangent"](answer, *both))
+
+
+ad.primitive_jvps[_choice] = _jvp
 batching.primitive_batchers[_choice] = _batched
 
 for _platform in ("cpu", "tpu", "cuda", None):

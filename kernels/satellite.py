@@ -23,11 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import adi
+from . import adi_step
 from . import battery as storage
 from . import coolant as loop
 from . import network as nodal
 from . import payload as compute
+from .adi_field import Field
+from .adi_step import recomputed
 from .battery import Battery
 from .constants import SIGMA
 from .coolant import Coolant
@@ -162,13 +164,13 @@ class Underway:
     """A state between two steps.
 
     Attributes:
-        panel: With y first: as arrays, where derivatives are wanted, or as buffers that a march writes in place.
+        panel: With y first.
         nodes: [K].
         energy: In the battery [J].
         mean, mean4: Mean over the panel of T [K] and of T^4 [K^4].
     """
 
-    panel: adi.Field | adi.Buffers
+    panel: Field
     nodes: Float[Array, "n b"]
     energy: Float[Array, " b"]
     mean: Float[Array, " b"]
@@ -176,14 +178,13 @@ class Underway:
 
     @property
     def state(self) -> State:
-        return State(adi.turn(self.panel.T), self.nodes, self.energy)
+        return State(adi_step.turn(self.panel.T), self.nodes, self.energy)
 
 
-def depart(params: Params, state: State, in_place: bool = False) -> Underway:
-    """A state to march from. `in_place`: on buffers, which is faster on a CPU; not to be differentiated."""
-    driver = adi.Buffers if in_place else adi.Field
-    panel = driver.start(state.panel, _sheet(params))
-    return Underway(panel, state.nodes, state.energy, *adi.means(state.panel))
+def depart(params: Params, state: State) -> Underway:
+    """A state to march from."""
+    panel = Field.start(state.panel, _sheet(params))
+    return Underway(panel, state.nodes, state.energy, *adi_step.means(panel.T))
 
 
 def _sheet(params: Params):
@@ -263,50 +264,74 @@ def node_heat(params: Params, load: Loads, power: Power, heaters: Float[Array, "
     return heat
 
 
-def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
-    """Advance by one step.
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Wall:
+    """The panel's tube cells in the first half of a step.
 
-    Args:
-        params: Design.
-        now: At the start of the step.
-        load: One row of Loads, with `dt` the length of the step [s]; zero is harmless.
-
-    Returns:
-        What comes after it, and what the bus and the fluid did.
+    Attributes:
+        start: Temperature at the start of the step [K].
+        alone: Increment to mid-step without coolant [K].
+        response: Rise per heat flow into them [m^2 K/W].
     """
+
+    start: Float[Array, "nx b"]
+    alone: Float[Array, "nx b"]
+    response: Float[Array, "nx b"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stage:
+    """The implicit stage of nodes and fluid.
+
+    Attributes:
+        nodes: [K].
+        theta: Where in the step the stage lies, of each node [-].
+        inertia: Heat capacity and implicit losses of each node [J/K].
+        owed: Heat of each node that the stage could not know yet [W].
+        power: The bus.
+        bypass: Share of the flow led past the radiator [-].
+        supply, inlet, outlet: Fluid at the nodes, and into and out of the radiator [K].
+        wall: Increments of the tube cells to mid-step, None without coolant [K].
+    """
+
+    nodes: Float[Array, "n b"]
+    theta: Float[Array, "n b"]
+    inertia: Float[Array, "n b"]
+    owed: Float[Array, "n b"]
+    power: Power
+    bypass: Float[Array, " b"]
+    supply: Float[Array, " b"]
+    inlet: Float[Array, " b"]
+    outlet: Float[Array, " b"]
+    wall: Float[Array, "nx b"] | None
+
+
+@recomputed
+def implicit_stage(
+    params: Params,
+    load: Loads,
+    X: Float[Array, "n b"],
+    energy: Float[Array, " b"],
+    mean: Float[Array, " b"],
+    mean4: Float[Array, " b"],
+    wall: Wall | None,
+) -> Stage:
+    """Nodes, fluid and bus together, given the panel at the start of the step and how its tube cells respond."""
     panel, network, coolant = params.panel, params.network, params.coolant
-    X, dt = now.nodes, load.dt
-    n = X.shape[0]
-    mean, mean4 = now.mean, now.mean4
+    n, dt = X.shape[0], load.dt
     zero = jnp.zeros_like(dt)
-    area = panel.area
-    sheet = _sheet(params)
-    sunk = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4
-
-    def from_nodes(X):
-        """Heat that the nodes send to the panel [W/m^2]."""
-        sent = SIGMA * network.panel_radiative * X**4 + network.panel_conductance * X
-        return jnp.sum(sent, axis=0) / area
-
-    # --- panel, first half: across the tubes, eliminated down to the tube cells
-    at_start = from_nodes(X)
-    source = ((sunk + at_start)[None, None],)
-    calm = adi.settled(source, sheet)
-    start4 = jnp.maximum(mean4, calm)
-    h = adi.half_step(start4, sheet, dt)
-    first = adi.first_coefficients(start4, sheet, h)
-    under_way = now.panel.first_half(source, first, sheet)
-    increment = None
-    if coolant is not None:
-        wall, increment, give_way = under_way.wall(first)
-        still = wall + increment
-        response = jnp.broadcast_to(h[None] * give_way, still.shape)
+    if wall is not None:
+        start, alone, response = wall.start, wall.alone, wall.response
+        still = start + alone
 
     def tube_march(bypassed):
         effectiveness, exchange = loop.tube_exchange(coolant, panel, bypassed)
         return exchange, *loop.tube_response(still, exchange * response, effectiveness)
 
-    # --- implicit stage of nodes and fluid
     chip = network.index("chip") if "chip" in network.names else network.index("cold_plate")
     array = network.index("array")
     share = params.chip_fraction if "chip" in network.names else zero
@@ -357,7 +382,7 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
         cells = zero if array is None else base[array] + rise[array] * allowed
         used = node_heat(params, load, power, met(power, heaters)[None] * heaters)
         heaters, _ = nodal.heater_power(base[:n] + rise[:n] * allowed[None], network)
-        power = run_bus(params, load, now.energy, cells, jnp.sum(heaters, axis=0), asked, allowed)
+        power = run_bus(params, load, energy, cells, jnp.sum(heaters, axis=0), asked, allowed)
         z = base + rise * power.payload[None]
         used = used - slope * (z[:n] - X_old)
         owed = node_heat(params, load, power, met(power, heaters)[None] * heaters) - used
@@ -377,7 +402,7 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
         allowed = asked * compute.throttle(X[chip], params.payload)
     cells = zero if array is None else X[array]
     heater = jnp.sum(nodal.heater_power(X, network)[0], axis=0)
-    power = run_bus(params, load, now.energy, cells, heater, asked, allowed)
+    power = run_bus(params, load, energy, cells, heater, asked, allowed)
     bypassed, held = zero, zero > 0
     has_bypass = coolant is not None and coolant.bypass
 
@@ -395,8 +420,8 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
             tube = tube_march(bypassed)
         X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, tube, bypassed, held)
 
-    # --- panel: the rest of the first half, then along the tubes
     inlet = outlet = supply = zero
+    increment = None
     if fluid is not None and tube is not None:
         inlet, supply = fluid
         if has_bypass:
@@ -408,24 +433,65 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
         outlet = fluid_after[-1]
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
         give = exchange * response
-        increment = (increment + give * (entering - wall)) / (1 + give)
-    under_way = under_way.finish_first(first, increment)
+        increment = (alone + give * (entering - start)) / (1 + give)
+    return Stage(X_stage, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
+
+
+def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
+    """Advance by one step.
+
+    Args:
+        params: Design.
+        now: At the start of the step.
+        load: One row of Loads, with `dt` the length of the step [s]; zero is harmless.
+
+    Returns:
+        What comes after it, and what the bus and the fluid did.
+    """
+    panel, network, coolant = params.panel, params.network, params.coolant
+    X, dt = now.nodes, load.dt
+    mean, mean4 = now.mean, now.mean4
+    area = panel.area
+    sheet = _sheet(params)
+    sunk = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4
+
+    def from_nodes(X):
+        """Heat that the nodes send to the panel [W/m^2]."""
+        sent = SIGMA * network.panel_radiative * X**4 + network.panel_conductance * X
+        return jnp.sum(sent, axis=0) / area
+
+    # --- panel, first half: across the tubes, eliminated down to the tube cells
+    at_start = from_nodes(X)
+    source = ((sunk + at_start)[None, None],)
+    calm = adi_step.settled(source, sheet)
+    start4 = jnp.maximum(mean4, calm)
+    h = adi_step.half_step(start4, sheet, dt)
+    first = adi_step.first_coefficients(start4, sheet, h)
+    under_way = now.panel.first_half(source, first, sheet)
+    wall = None
+    if coolant is not None:
+        start, alone, give_way = under_way.wall(first, sheet)
+        wall = Wall(start, alone, adi_step.repeated(h[None] * give_way, panel.nx))
+    stage = implicit_stage(params, load, X, now.energy, mean, mean4, wall)
+
+    # --- panel: the rest of the first half, then along the tubes
+    under_way = under_way.finish_first(first, sheet, stage.wall)
     half_mean, half_mean4 = under_way.mid_means()
     # The first half used the nodes at its start: the second makes the whole step's heat that of the stage.
-    more = (from_nodes(X_stage) - at_start)[None, None]
-    second = adi.second_coefficients(start4, jnp.maximum(half_mean4, calm), sheet, h)
+    more = (from_nodes(stage.nodes) - at_start)[None, None]
+    second = adi_step.second_coefficients(start4, jnp.maximum(half_mean4, calm), sheet, h)
     panel_end = under_way.second_half(more, second, sheet)
 
     # --- nodes and battery
     # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.
-    late = owed + network.panel_conductance * (half_mean - mean)[None]
+    late = stage.owed + network.panel_conductance * (half_mean - mean)[None]
     late = late + SIGMA * network.panel_radiative * (half_mean4 - mean4)[None]
-    X_new = X + (X_stage - X) / theta + dt[None] * late / inertia
+    X_new = X + (stage.nodes - X) / stage.theta + dt[None] * late / stage.inertia
     energy = now.energy
     if params.battery is not None:
-        cell = params.battery
+        cell, power = params.battery, stage.power
         energy = energy + dt * (
             cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
         )
-    after = Underway(panel_end, X_new, energy, *adi.means(panel_end.T))
-    return after, Step(power, bypassed, supply, inlet, outlet, half_mean4)
+    after = Underway(panel_end, X_new, energy, *adi_step.means(panel_end.T))
+    return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, half_mean4)

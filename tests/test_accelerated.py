@@ -35,7 +35,7 @@ def on_gpu(*problem, extremes=True):
 
 
 def in_loops(*problem, extremes=True):
-    return jax.jit(partial(adi._march, driver=adi.Buffers, extremes=extremes))(*problem)
+    return jax.jit(partial(adi._march, extremes=extremes))(*problem)
 
 
 def problem(b, kind="uniform", nx=8, ny=4, steps=4):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dawndusk.kernels import adi
+from dawndusk.kernels import adi, adi_field, adi_lines, adi_step
 from dawndusk.kernels import sheet as sk
 from dawndusk.kernels.constants import SIGMA
 from dawndusk.kernels.sheet import Sheet
@@ -41,27 +41,105 @@ def smooth_start(nx, ny, b):
     return jnp.asarray(np.broadcast_to((285 + 20 * np.cos(x))[:, None, None], (nx, ny, b)))
 
 
-def march(T, source, sheet, duration, steps, driver=None):
+def march(T, source, sheet, duration, steps):
     b = T.shape[2]
     load, dt = jnp.zeros((steps, b), T.dtype), jnp.full((steps, b), duration / steps, T.dtype)
-    if driver is None:
-        return adi.transient(T, source, load, dt, sheet)[0]
-    return adi._march(T, source, load, dt, sheet, driver)[0]
+    return adi.transient(T, source, load, dt, sheet)[0]
 
 
-run = jax.jit(march, static_argnames=("duration", "steps", "driver"))
+run = jax.jit(march, static_argnames=("duration", "steps"))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
-def test_drivers_agree(dtype):
-    """Arrays and buffers do the same arithmetic: to rounding over 40 steps, also of zero length."""
-    sheet, source = strip(dtype=dtype)
-    T = smooth_start(12, 6, 2).astype(dtype)
-    load = jnp.asarray(np.random.default_rng(0).uniform(0, 300, (40, 2)), dtype)
-    dt = jnp.full((40, 2), 45.0, dtype).at[7].set(0.0)
-    ends = [adi._march(T, source, load, dt, sheet, d)[0] for d in (adi.Field, adi.Buffers)]
-    np.testing.assert_allclose(*ends, rtol=0, atol=1e-11 if dtype == jnp.float64 else 1e-3)
-    assert ends[0].dtype == dtype
+def uniform(nx, ny, b):
+    """Sheets that are alike everywhere, each with its own coefficients."""
+    value = np.random.default_rng(1).uniform(0.5, 1.5, (5, 1, 1, b))
+    capacity, along, across, emission, link = (jnp.asarray(v) for v in value)
+    return Sheet(2500 * capacity, 40 * along, 300 * across, (1.7 * emission,), 2 * link, *((),) * 4, nx, ny)
+
+
+def unlike(nx, ny, b):
+    """Sheets whose every cell is its own."""
+    rng = np.random.default_rng(2)
+
+    def some(*shape):
+        return jnp.asarray(rng.uniform(0.5, 1.5, (*shape, b)))
+
+    emission = 1.7 * some(nx, ny), 1e-4 * some(1, 1)
+    return Sheet(
+        2500 * some(nx, ny),
+        40 * some(nx - 1, ny),
+        300 * some(nx, ny - 1),
+        emission,
+        2 * some(nx, ny),
+        *((),) * 4,
+        nx,
+        ny,
+    )
+
+
+SHEETS = {"uniform": uniform, "strip": lambda nx, ny, b: strip(nx, ny, b)[0], "unlike": unlike}
+
+
+# 260 cells of 8 bytes leave a block two cells wide, and a line of 12 six blocks; 2 of them one.
+@pytest.mark.parametrize("b", [2, 260])
+@pytest.mark.parametrize("kind", SHEETS)
+def test_lines_do_what_arrays_do(kind, b):
+    """Both half steps, and every cotangent of theirs, written by hand for a CPU against JAX's own of the arrays."""
+    nx, ny = 12, 6
+    rng, sheet = np.random.default_rng(0), SHEETS[kind](nx, ny, b)
+    T = jnp.asarray(rng.uniform(280, 320, (ny, nx, b)))
+    S = adi_step.turn(sk.conduction(adi_step.turn(T), sheet)[0])
+    source = tuple(jnp.asarray(rng.uniform(0, 500, shape)) for shape in ((ny, nx, b), (1, 1, b), (ny, nx, 1)))
+    mean4, h = adi_step.means(T)[1], jnp.full(b, 30.0).at[0].set(0.0)
+    first = adi_step.first_coefficients(mean4, sheet, h)
+    second = adi_step.second_coefficients(mean4, mean4, sheet, h)
+    more = jnp.asarray(rng.uniform(0, 50, (1, 1, b)))
+    given = jnp.asarray(rng.normal(size=T.shape))
+
+    def check(found, expected):
+        jax.tree.map(
+            lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=1e-12 * scale(e)), found, expected
+        )
+
+    def scale(e):
+        return max(1.0, float(jnp.abs(e).max())) if e.size else 1.0
+
+    d = adi_field._mid(T, S, source, first, sheet)
+    check(adi_lines.mid(T, S, source, first, sheet), d)
+    check(
+        without_length(adi_lines.mid_transpose(T, d, source, first, sheet, given)),
+        without_length(adi_field._mid_transpose_of_arrays(T, d, source, first, sheet, given)),
+    )
+    *end, D = adi_field._end(T, S, d, more, second, sheet)
+    check(adi_lines.end(T, S, d, more, second, sheet), (*end, D))
+    check(
+        without_length(adi_lines.end_transpose(T, d, D, more, second, sheet, given)),
+        without_length(adi_field._end_transpose_of_arrays(T, d, D, more, second, sheet, given)),
+    )
+    response, by = first.factors.m, jnp.asarray(rng.normal(size=(nx, b)))
+    check(
+        adi_lines.raised_transpose(response, by, given),
+        adi_field._raised_transpose_of_arrays(response, by, given),
+    )
+
+
+def without_length(cotangents):
+    """That of the step's length left out where there is none: the first of the batch."""
+    *rest, parts = cotangents
+    return *rest, {**parts, "h": parts["h"][..., 1:]}
+
+
+def test_zero_length_does_nothing_and_float32_stays():
+    for dtype in (jnp.float64, jnp.float32):
+        sheet, source = strip(dtype=dtype)
+        T = smooth_start(12, 6, 2).astype(dtype)
+        load = jnp.asarray(np.random.default_rng(0).uniform(0, 300, (40, 2)), dtype)
+        dt = jnp.full((40, 2), 45.0, dtype)
+        kept, _ = adi.transient(T, source, load, dt.at[7].set(0.0), sheet)
+        cut = [jnp.delete(a, 7, axis=0) for a in (load, dt)]
+        left, _ = adi.transient(T, source, *cut, sheet)
+        np.testing.assert_allclose(kept, left, rtol=0, atol=1e-11 if dtype == jnp.float64 else 1e-3)
+        assert kept.dtype == dtype
 
 
 CASES = {
@@ -187,6 +265,30 @@ def test_float32_beside_a_heat_pipe():
     end = run(*single, 256 * 45.0, 256)
     # 256 roundings of T at random.
     np.testing.assert_allclose(end, T, atol=1e-3)
+
+
+def test_every_way_to_a_gradient_is_the_same():
+    """By hand on a CPU, from the arrays as vmap takes them, and in forward mode; a batch on either side of vmap."""
+    sheet, source = strip(nx=6, ny=4, b=3)
+    T, weight = smooth_start(6, 4, 3), jnp.asarray(np.random.default_rng(3).normal(size=(6, 4, 3)))
+
+    def figure(kt, T):
+        changed = replace(sheet, across=sheet.across * kt[None, None])
+        return jnp.sum(weight * march(T, source, changed, 900.0, 6))
+
+    at = jnp.asarray([0.8, 1.0, 1.3])
+    by_hand = jax.jit(jax.grad(figure, argnums=(0, 1)))(at, T)
+    forward = jax.jit(jax.jacfwd(figure))(at, T)
+    batched = jax.jit(jax.vmap(jax.grad(figure, argnums=(0, 1)), (0, None)))(jnp.stack([at, at]), T)
+    np.testing.assert_allclose(by_hand[0], forward, rtol=1e-11)
+    for one in (0, 1):
+        for found, expected in zip(batched, by_hand, strict=True):
+            np.testing.assert_allclose(found[one], expected, rtol=1e-11)
+    curved = jax.jit(jax.hessian(figure))(at, T)
+    h = 1e-4
+    for k in range(3):
+        ends = [jax.jit(jax.grad(figure))(at.at[k].add(s), T) for s in (h, -h)]
+        np.testing.assert_allclose(curved[k], (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-9)
 
 
 def test_memory_of_a_gradient_grows_as_the_root_of_the_steps():

@@ -1,0 +1,273 @@
+"""The half steps of `adi_step` on arrays of all cells, with derivatives in both modes.
+
+A derivative knows a half step as the solution of its equations: one more solve, not a way back through the
+elimination. Conduction along x, which a march carries from step to step, is to it what conduction of T is. Tangents
+are those of the arrays' own arithmetic; transposes too, but on a CPU and for linear conduction, where `adi_lines` has
+them by hand in a sixth of the time.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from . import adi_lines
+from .adi_step import Half, Source, first_heat, means, second_heat, turn
+from .linear import linear_map
+from .platforms import choose
+from .sheet import Sheet, conduction, difference, inflow, spread
+from .tridiagonal import rows
+
+
+def solve(half: Half, g: Float[Array, "f k b"], q: Float[Array, "n m b"]) -> Float[Array, "n m b"]:
+    """x of the half step's equations, lines of the implicit axis first; g: conductances between them."""
+    c, m = half.factors.c, half.factors.m
+
+    def product(x):
+        return half.held * x - half.h * inflow(g * difference(x, 0), 0)
+
+    def direct(_, q):
+        return rows(m * rows(q, c[1:], True), c[:-1], False)
+
+    return lax.custom_linear_solve(product, q, direct, symmetric=True)
+
+
+# What a derivative of a half step goes by, besides temperatures and sources.
+_OF_HALF = "held", "gain", "emission", "link", "h"
+_OF_SHEET = "along", "across", "along_slope", "across_slope", "pipe", "pipe_limit"
+
+
+def _parts(half: Half, sheet: Sheet) -> dict[str, Any]:
+    found = {name: getattr(half, name) for name in _OF_HALF}
+    return found | {name: getattr(sheet, name) for name in (_OF_SHEET[:2] if sheet.linear else _OF_SHEET)}
+
+
+def _with_parts(half: Half, sheet: Sheet, parts: dict[str, Any]) -> tuple[Half, Sheet]:
+    of_half = {name: part for name, part in parts.items() if name in _OF_HALF}
+    of_sheet = {name: part for name, part in parts.items() if name in _OF_SHEET}
+    return replace(half, **of_half), replace(sheet, **of_sheet)
+
+
+# --- to mid-step
+
+
+def to_mid(
+    T: Float[Array, "ny nx b"], S: Float[Array, "ny nx b"], source: Source, half: Half, sheet: Sheet
+) -> Float[Array, "ny nx b"]:
+    """Increments of the first half step, which nothing but `source` heats [K]."""
+    ways = {"cpu": adi_lines.mid if sheet.linear else _mid, "default": _mid}
+    return choose(ways, _shapes(T), T, S, source, half, sheet, tangent=_to_mid_tangent)
+
+
+def _mid(T, S, source, half: Half, sheet: Sheet):
+    across = turn(conduction(turn(T), sheet)[1])
+    return solve(half, turn(sheet.across), first_heat(T, across, S, sum(source), half))
+
+
+def _to_mid_tangent(d, args, tangents):
+    T, _, source, half, sheet = args
+    T_dot, _, source_dot, half_dot, sheet_dot = tangents
+    known, x = (T, d, source, half, sheet), (T_dot, source_dot, _parts(half_dot, sheet_dot))
+    return linear_map(_mid_tangent, _mid_transpose, known, x)
+
+
+def _mid_of(T, source, half: Half, sheet: Sheet):
+    """What a derivative sees of `to_mid`, of all that it goes by."""
+
+    def mid(T, source, parts):
+        own = _with_parts(half, sheet, parts)
+        return _mid(T, turn(conduction(turn(T), own[1])[0]), source, *own)
+
+    return mid, (T, source, _parts(half, sheet))
+
+
+def _mid_tangent(known, tangents):
+    T, _, *rest = known
+    return jax.jvp(*_mid_of(T, *rest), tangents)[1]
+
+
+def _mid_transpose_of_arrays(T, d, source, half: Half, sheet: Sheet, given):
+    mid, at = _mid_of(T, source, half, sheet)
+    return jax.vjp(mid, *at)[1](given)
+
+
+def _mid_transpose(known, given):
+    T, _, source, half, sheet = known
+    ways = {"cpu": adi_lines.mid_transpose, "default": _mid_transpose_of_arrays}
+    if not sheet.linear:
+        return _mid_transpose_of_arrays(*known, given)
+    return choose(ways, _shapes((T, source, _parts(half, sheet))), *known, given)
+
+
+# --- what coolant adds
+
+
+def raised(
+    d: Float[Array, "ny nx b"], response: Float[Array, "ny k b"], by: Float[Array, "nx b"]
+) -> Float[Array, "ny nx b"]:
+    """d with the line at y = 0 raised and all others as they respond to it."""
+    return choose({"default": _raised}, _shapes(d), d, response, by, tangent=_to_raised_tangent)
+
+
+def _raised(d, response, by):
+    return d + response * by[None]
+
+
+def _to_raised_tangent(_, args, tangents):
+    return tangents[0] + linear_map(_raised_tangent, _raised_transpose, args[1:], tangents[1:])
+
+
+def _raised_tangent(known, tangents):
+    response, by = known
+    return tangents[0] * by[None] + response * tangents[1][None]
+
+
+def _raised_transpose(known, given):
+    ways = {"cpu": adi_lines.raised_transpose, "default": _raised_transpose_of_arrays}
+    return choose(ways, _shapes(known), *known, given)
+
+
+def _raised_transpose_of_arrays(response, by, given):
+    return jax.vjp(lambda response, by: response * by[None], response, by)[1](given)
+
+
+# --- from there to the end
+
+
+def to_end(
+    T: Float[Array, "ny nx b"],
+    S: Float[Array, "ny nx b"],
+    d: Float[Array, "ny nx b"],
+    more: Float[Array, "j i b"],
+    half: Half,
+    sheet: Sheet,
+) -> tuple[Float[Array, "ny nx b"], Float[Array, "ny nx b"]]:
+    """T and S at the end of the step. `more`: source at mid-step less that of `to_mid` [W/m^2]."""
+    ways = {"cpu": adi_lines.end if sheet.linear else _end, "default": _end}
+    out = T, T, jax.ShapeDtypeStruct((sheet.nx, sheet.ny, T.shape[2]), T.dtype)
+    return choose(ways, _shapes(out), T, S, d, more, half, sheet, tangent=_to_end_tangent)[:2]
+
+
+def _end(T, S, d, more, half: Half, sheet: Sheet):
+    """T and S at the end of the step, and its increments D, x first."""
+    T, d, more = turn(T), turn(d), turn(more)
+    if not sheet.linear:
+        more = more + _beyond_linear(T, d, sheet)
+    half = jax.tree.map(lambda a: spread(a, sheet.ny), half)
+    D = solve(half, spread(sheet.along, sheet.ny), second_heat(T, d, more, half))
+    if sheet.linear:
+        S = S + turn(inflow(spread(sheet.along, sheet.ny) * difference(D, 0), 0))
+    else:
+        S = turn(conduction(T + D, sheet)[0])
+    return turn(T + D), S, D
+
+
+def _beyond_linear(T, d, sheet: Sheet) -> Float[Array, "nx ny b"]:
+    """What conduction changes over d beyond the linear conduction that the half steps are implicit in [W/m^2]."""
+    before, after = conduction(T, sheet), conduction(T + d, sheet)
+    along = spread(sheet.along, sheet.ny) * difference(d, 0)
+    linear = inflow(along, 0) + inflow(sheet.across * difference(d, 1), 1)
+    return after[0] - before[0] + after[1] - before[1] - linear
+
+
+def _to_end_tangent(answer, args, tangents):
+    T, _, d, more, half, sheet = args
+    T_dot, _, d_dot, more_dot, half_dot, sheet_dot = tangents
+    known, x = (T, d, answer[2], more, half, sheet), (T_dot, d_dot, more_dot, _parts(half_dot, sheet_dot))
+    # Of S and D nobody asks: S is no variable of its own, D is the step's own affair.
+    _, *still = jax.tree.map(jnp.zeros_like, answer)
+    return linear_map(_end_tangent, _end_transpose, known, x), *still
+
+
+def _end_of(T, d, more, half: Half, sheet: Sheet):
+    """What a derivative sees of `to_end`, of all that it goes by."""
+
+    def end(T, d, more, parts):
+        return _end(T, jnp.zeros_like(T), d, more, *_with_parts(half, sheet, parts))[0]
+
+    return end, (T, d, more, _parts(half, sheet))
+
+
+def _end_tangent(known, tangents):
+    T, d, _, *rest = known
+    return jax.jvp(*_end_of(T, d, *rest), tangents)[1]
+
+
+def _end_transpose_of_arrays(T, d, D, more, half: Half, sheet: Sheet, given):
+    end, at = _end_of(T, d, more, half, sheet)
+    return jax.vjp(end, *at)[1](given)
+
+
+def _end_transpose(known, given):
+    T, d, _, more, half, sheet = known
+    ways = {"cpu": adi_lines.end_transpose, "default": _end_transpose_of_arrays}
+    if not sheet.linear:
+        return _end_transpose_of_arrays(*known, given)
+    return choose(ways, _shapes((T, d, more, _parts(half, sheet))), *known, given)
+
+
+def _shapes(tree):
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+# --- a sheet under way
+
+
+# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Field:
+    """A sheet under way, as arrays.
+
+    Attributes:
+        T: Temperatures [K].
+        S: Conduction along x into each cell [W/m^2]; carried for its accuracy, no variable of its own.
+        d: Increments to mid-step [K], None outside a step.
+    """
+
+    T: Float[Array, "ny nx b"]
+    S: Float[Array, "ny nx b"]
+    d: Float[Array, "ny nx b"] | None = None
+
+    @classmethod
+    def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet) -> "Field":
+        return cls(turn(T), lax.stop_gradient(turn(conduction(T, sheet)[0])))
+
+    def first_half(self, source: Source, half: Half, sheet: Sheet) -> "Field":
+        """Increments of the first half step, from the sources at its start [W/m^2]."""
+        return replace(self, d=to_mid(self.T, self.S, source, half, sheet))
+
+    def wall(
+        self, half: Half, sheet: Sheet
+    ) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"], Float[Array, "k b"]]:
+        """The line at y = 0: its temperature at the start, its increment if nothing else heats it [K], and how much
+        more that gets for a joule per square metre [m^2 K/J]."""
+        assert self.d is not None  # between the halves of a step
+        return self.T[0], self.d[0], _response(half, sheet)[0]
+
+    def finish_first(self, half: Half, sheet: Sheet, first: Float[Array, "nx b"] | None = None) -> "Field":
+        """Increments to mid-step. `first`: those of the line at y = 0 where coolant has its say [K]."""
+        if first is None:
+            return self
+        assert self.d is not None  # between the halves of a step
+        response = _response(half, sheet)
+        return replace(self, d=raised(self.d, response / response[:1], first - self.d[0]))
+
+    def mid_means(self) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """Mean over the panel of T [K] and T^4 [K^4] at mid-step."""
+        return means(self.T, self.d)
+
+    def second_half(self, more: Float[Array, "j i b"], half: Half, sheet: Sheet) -> "Field":
+        """The end of the step. `more`: source at mid-step less that of `first_half` [W/m^2]."""
+        T, S = to_end(self.T, self.S, self.d, more, half, sheet)
+        return Field(T, lax.stop_gradient(S))
+
+
+def _response(half: Half, sheet: Sheet) -> Float[Array, "ny k b"]:
+    """What a joule per square metre in the line at y = 0 raises each line by [m^2 K/J]."""
+    shape = half.factors.m.shape
+    return solve(half, turn(sheet.across), jnp.zeros(shape, half.h.dtype).at[0].set(1))
