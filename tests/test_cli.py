@@ -150,6 +150,19 @@ def test_check_shows_case_and_derived():
         assert words in result.stdout
 
 
+def test_check_shows_the_film_in_the_tubes(case_file):
+    """75 tubes of 4 m, 0.32 kg/s of ammonia: what the case's own constant of 21 W/m/K was derived from."""
+    text = case_file.read_text()
+    assert "tubes" not in call("check", case_file, *QUICK).stdout.split("mean flux")[1]
+    constant = next(line for line in text.splitlines() if line.startswith("wall_conductance_w_m_k"))
+    case_file.write_text(text.replace(constant, "tube_diameter_mm = 6\nbond_conductance_w_m_k = 40"))
+    result = call("check", case_file, *QUICK)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "tubes 75, Reynolds 7,935, Prandtl 1.27, Nusselt 31.7, 21 W/m/K to the panel" in said
+    assert "straight tubes take 0.43 kPa" in said
+
+
 def test_check_without_a_case_shows_cases_and_devices():
     result = call("check")
     assert result.exit_code == 0, result.output
