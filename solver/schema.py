@@ -750,6 +750,13 @@ class Radiator(Section):
     strip_conductance_w_m: Number = key(
         "Conductivity times cross-section of one tube wall or heat pipe, along it", "W m/K", 0.0, ge=0, le=1e6
     )
+    heat_pipe_capability_w_m: Number | None = key(
+        "Transport capability of one heat pipe, power times effective length; none: no such limit is judged",
+        "W m",
+        None,
+        gt=0,
+        le=1e6,
+    )
     emissivity: FacesFraction = key("Infrared emissivity; [face 0, face 1] or one number", "-")
     solar_absorptance_begin: FacesFraction = key(
         "Solar absorptance at the beginning of life; [face 0, face 1] or one number", "-"
@@ -793,6 +800,11 @@ class Radiator(Section):
                 "area_m2",
                 f"got {self.area_m2:g}; must be >= {least:g}, half a pitch along the length"
                 f" (length_m = {self.length_m:g}, tube_pitch_m = {self.tube_pitch_m:g})",
+            )
+        if self.heat_pipe_capability_w_m is not None and self.strip_conductance_w_m <= 0:
+            raise refuse(
+                "heat_pipe_capability_w_m",
+                f"got {self.heat_pipe_capability_w_m:g} with strip_conductance_w_m = 0, that of no pipe",
             )
         faces = range(self.sides)
         for face in faces:

@@ -318,6 +318,10 @@ REFUSALS = [
     ),
     # radiator
     (
+        ["radiator.heat_pipe_capability_w_m=100"],
+        "radiator.heat_pipe_capability_w_m: got 100 with strip_conductance_w_m = 0, that of no pipe",
+    ),
+    (
         ["radiator.area_m2=0.1"],
         "radiator.area_m2: got 0.1; must be >= 0.2, half a pitch along the length (length_m = 4, tube",
     ),
