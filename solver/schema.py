@@ -985,6 +985,10 @@ class Run(Section):
         "Keep extremes and totals; also node histories; also panel maps", default="summary"
     )
 
+    error_estimate: Flag = key(
+        "Estimate how far grid and time step put the extremes off, from coarser ones", default=True
+    )
+
     @model_validator(mode="after")
     def _revolutions(self):
         if self.mode != "transient" and self.revolutions != 1:
