@@ -132,7 +132,8 @@ def derived(case: Any, precision: str) -> dict[str, str]:
     out["equilibrium panel"] = _range(celsius(equilibrium(fleet.params, loads, weight)), "C") + (
         ", with all payload, pump and panel heat spread over it at the orbit-mean load"
     )
-    if case.loop is not None and fleet.params.coolant.film is not None:
+    coolant = fleet.params.coolant
+    if coolant is not None and coolant.film is not None:
         out["tubes"] = _tubes(case, fleet.params)
     mass = getattr(fleet, "mass_kg", None)
     if mass:
