@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import network as nodal
 from .adi_step import turn
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
+from .coolant import tube_conductance
 from .numerics import segmented_scan
 from .panel import extremes_across
 from .revolution import Loads
@@ -267,7 +268,7 @@ def _linear_model(params: Params, means, period: Float[Array, " b"]):
         effectiveness = -jnp.expm1(-network.loop_conductance / flow[None])
         inlets, outlet = nodal.fluid_path(effectiveness)
         tubes = panel.half_strips / 2 * panel.length * coolant.evaporator_fraction
-        radiator = -jnp.expm1(-coolant.wall_conductance * tubes / flow)
+        radiator = -jnp.expm1(-tube_conductance(coolant, panel) * tubes / flow)
         # A bypass that holds the set point hides the panel from the nodes.
         back = jnp.where(held > 0.5, 0.0, 1 - radiator)
         gain = jnp.where(held > 0.5, 0.0, radiator)

@@ -138,3 +138,19 @@ def _by_lines(T):
         )
 
     return over(jnp.maximum, high), over(jnp.minimum, low)
+
+
+def pipe_transport(panel: Panel, T: Float[Array, "nx ny b"]) -> Float[Array, " b"]:
+    """Heat flow of one pipe or tube wall integrated along it, between the two places where that is most [W m].
+
+        |integral of q dx| = k A (T_hottest - T_coldest),    q = -k A dT/dx
+
+    of the first row of cells, its ends included as in `extremes`: second order in the cell length. It is what a heat
+    pipe's transport capability limits, as the pressure that its wick must make up falls in proportion to q along it,
+    with the power times the effective length for heat that enters and leaves evenly (Chi, Heat Pipe Theory and
+    Practice, 1976, ch. 2).
+    """
+    row = T[:, 0]
+    ends = (9 * row[:1] - row[1:2]) / 8, (9 * row[-1:] - row[-2:-1]) / 8
+    row = jnp.concatenate([ends[0], row, ends[1]])
+    return panel.strip_conductance * (jnp.max(row, axis=0) - jnp.min(row, axis=0))

@@ -169,6 +169,11 @@ def geometry(revolution: Revolution) -> Geometry:
     )
 
 
+def fewest_steps(demand_edges: int) -> int:
+    """Steps that the pieces of a revolution need, whatever it is cut into."""
+    return 3 + 2 * PENUMBRA_STEPS + 2 * demand_edges
+
+
 def step_times(revolution: Revolution, n_steps: int) -> Float[Array, " ends"]:
     """Ends of the time steps, n_steps + 1 of them from 0 to the period [s after orbit noon].
 
@@ -178,9 +183,9 @@ def step_times(revolution: Revolution, n_steps: int) -> Float[Array, " ends"]:
     is piecewise constant in the inputs; its ends are differentiable.
 
     Args:
-        n_steps: At least 7, and two more for each demand edge. Static.
+        n_steps: At least `fewest_steps`: 7, and two more for each demand edge. Static.
     """
-    fewest = 3 + 2 * PENUMBRA_STEPS + 2 * revolution.demand_edges.shape[0]
+    fewest = fewest_steps(revolution.demand_edges.shape[0])
     if n_steps < fewest:
         raise ValueError(f"n_steps: got {n_steps}; this revolution is cut into pieces that need {fewest}")
     P = period(revolution.orbit.semi_major_axis)

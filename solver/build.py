@@ -19,7 +19,7 @@ from ..kernels import timescale, view_factor
 from ..kernels.attitude import Attitude
 from ..kernels.battery import Battery, faded_capacity
 from ..kernels.constants import AU, ZERO_CELSIUS
-from ..kernels.coolant import Coolant
+from ..kernels.coolant import Coolant, Film
 from ..kernels.network import Network
 from ..kernels.orbit import Orbit, period
 from ..kernels.panel import Panel
@@ -538,14 +538,25 @@ def _coolant(case: Case, rows: _Rows) -> Coolant | None:
     loop = case.loop
     volume_flow = loop.mass_flow_kg_s / loop.property("density_kg_m3")
     setpoint = 0.0 if loop.bypass_setpoint_c is None else loop.bypass_setpoint_c
+    film, in_series = None, loop.wall_conductance_w_m_k
+    if loop.tube_diameter_mm is not None:
+        in_series = math.inf if loop.bond_conductance_w_m_k is None else loop.bond_conductance_w_m_k
+        film = _unchecked(
+            Film,
+            diameter=rows.last(MILLI * loop.tube_diameter_mm),
+            viscosity=rows.last(loop.property("viscosity_pa_s")),
+            conductivity=rows.last(loop.property("conductivity_w_m_k")),
+            specific_heat=rows.last(loop.property("specific_heat_j_kg_k")),
+        )
     return _unchecked(
         Coolant,
         capacity_rate=rows.last(loop.mass_flow_kg_s * loop.property("specific_heat_j_kg_k")),
-        wall_conductance=rows.last(loop.wall_conductance_w_m_k),
+        wall_conductance=rows.last(in_series),
         evaporator_fraction=rows.last(loop.evaporator_fraction or 1.0),
         pump_power=rows.last(KILO * loop.pressure_drop_kpa * volume_flow / loop.pump_efficiency),
         setpoint=rows.last(setpoint + ZERO_CELSIUS),
         bypass=loop.bypass_setpoint_c is not None,
+        film=film,
     )
 
 

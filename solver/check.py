@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..kernels import coolant as loop
 from ..kernels import eclipse, revolution
 from ..kernels.constants import SIGMA
 from . import build, devices
@@ -131,10 +132,33 @@ def derived(case: Any, precision: str) -> dict[str, str]:
     out["equilibrium panel"] = _range(celsius(equilibrium(fleet.params, loads, weight)), "C") + (
         ", with all payload, pump and panel heat spread over it at the orbit-mean load"
     )
+    coolant = fleet.params.coolant
+    if coolant is not None and coolant.film is not None:
+        out["tubes"] = _tubes(case, fleet.params)
     mass = getattr(fleet, "mass_kg", None)
     if mass:
         out["mass"] = f"{float(mass):,.1f} kg"
     return out
+
+
+def _tubes(case: Any, params: Any) -> str:
+    """Flow and film in the tubes with nothing led past the radiator; all rows have the same loop."""
+    panel, coolant = (
+        jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[..., :1]), part)
+        for part in (params.panel, params.coolant)
+    )
+    film = coolant.film
+    density = jax.numpy.full_like(film.diameter, case.loop.property("density_kg_m3"))
+    reynolds = loop.tube_reynolds(coolant, film, panel)
+    numbers = {
+        "Reynolds {:,.0f}": reynolds,
+        "Prandtl {:.3g}": film.prandtl,
+        "Nusselt {:.3g}": loop.nusselt(reynolds, film.prandtl),
+        "{:.3g} W/m/K to the panel": loop.tube_conductance(coolant, panel),
+        "straight tubes take {:.3g} kPa": loop.tube_pressure_drop(coolant, film, panel, density) / 1e3,
+    }
+    count = float(panel.half_strips[0]) / 2
+    return ", ".join([f"{count:,.4g}", *(text.format(float(x[0])) for text, x in numbers.items())])
 
 
 def equilibrium(params: Any, loads: Any, weight: np.ndarray) -> np.ndarray:

@@ -128,12 +128,14 @@ def run(
 
 
 def _run(case: Any, out: Path, precision: str, chunk: int | None) -> int:
-    from . import plots, summary
+    from . import accuracy, plots, summary
     from . import run as runner
 
     console = _console()
     with _progress() as report:
         outcome = runner.run(case, out, precision=precision, chunk=chunk, progress=report)
+    if not outcome.interrupted:
+        outcome.accuracy = accuracy.estimate(outcome)
     runner.conclude(outcome)
     found = summary.summarise(outcome)
     summary.write(out, found)

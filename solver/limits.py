@@ -27,7 +27,7 @@ class Limit:
         values: From the run's scalars to one value a row.
         side: "max": the value must stay below; "min": above.
         binds: Whether more payload power works against it ("less" power does otherwise).
-        of_power: Whether it is a limit of power, not of temperature.
+        of_power: Whether it is a limit of power, not of heat.
         broken: Rows where it is broken whatever the margin, or None.
     """
 
@@ -89,6 +89,18 @@ def limits_of(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
                 )
             )
     hottest("panel hottest", case.radiator.max_temperature_c, lambda s: s["panel_max_c"])
+    capability = case.radiator.heat_pipe_capability_w_m
+    if capability is not None:
+        out.append(
+            Limit(
+                "heat pipe transport",
+                "W m",
+                capability,
+                0.0,
+                lambda s: s["pipe_transport_max_w_m"],
+                "max",
+            )
+        )
     if case.battery is not None:
         hottest("battery hottest", case.battery.max_temperature_c, node("battery", "max"))
         coldest("battery coldest", case.battery.min_temperature_c, node("battery", "min"))

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..kernels.panel import pipe_transport
+
 SOURCES = ("solar", "albedo", "infrared")
 FACES = ("radiator_0", "radiator_1", "array_front")
 _ZERO_CELSIUS = 273.15  # K
@@ -74,6 +76,11 @@ SCALARS = {
     "panel_max_c": Variable((), "degC", "hottest place of the panel, edges included"),
     "panel_min_c": Variable((), "degC", "coldest place of the panel, edges included"),
     "panel_mean_c": Variable((), "degC", "panel, mean over area and time"),
+    "pipe_transport_max_w_m": Variable(
+        (),
+        "W m",
+        "heat flow integrated along one pipe or tube wall, at the panel's hottest or coldest instant",
+    ),
     "coolant_max_c": Variable((), "degC", "hottest coolant"),
     "coolant_min_c": Variable((), "degC", "coldest coolant"),
     "supply_max_c": Variable((), "degC", "hottest coolant supplied to the payload"),
@@ -168,6 +175,10 @@ def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]
         "panel_max_c": celsius(jnp.max(record.panel_max, 0)),
         "panel_min_c": celsius(jnp.min(record.panel_min, 0)),
         "panel_mean_c": celsius(mean(record.panel_mean)),
+        "pipe_transport_max_w_m": jnp.maximum(
+            pipe_transport(params.panel, record.panel_hottest),
+            pipe_transport(params.panel, record.panel_coldest),
+        ),
         "incident_w_m2": mean(loads.incident),
         "heat_residual": record.heat_residual,
         "bus_residual": record.bus_residual,

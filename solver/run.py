@@ -1,5 +1,6 @@
 """The chunked run: distinct rows through one compiled program, over all devices, into the run directory."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -29,11 +30,15 @@ class Walls:
     compile: float = 0.0
     run: float = 0.0
     headroom: float = 0.0
+    accuracy: float = 0.0
 
 
 @dataclass
 class Outcome:
-    """A run and what it knows about its rows; `scalars` holds one value a row of each quantity."""
+    """A run and what it knows about its rows; `scalars` holds one value a row of each quantity.
+
+    `accuracy` is what `accuracy.estimate` says of it, or None.
+    """
 
     path: Path
     case: Any
@@ -44,6 +49,7 @@ class Outcome:
     solved_now: int
     interrupted: bool = False
     devices: dict[str, Any] = field(default_factory=dict)
+    accuracy: dict[str, Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -387,6 +393,8 @@ def conclude(outcome: Outcome) -> None:
         "device": outcome.devices.get("kind", ""),
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
+    if outcome.accuracy is not None:
+        attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
     good = scalars["status"] != results.FAILED
     if good.any() and not outcome.interrupted:
         names = tuple(fleet.params.network.names)

@@ -24,10 +24,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .coolants import COOLANTS
+from .coolants import COOLANTS, REFERENCE_C
 
 # Earth and limits of the orbit models; km because they meet case keys.
 EARTH_RADIUS_KM = 6378.137  # as kernels.constants
+SMALLEST_PRANDTL = 0.5  # below it, in liquid metals, Gnielinski's correlation does not hold
 LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no periodic revolution exists
 # cos i = -1 in the first-order J2 condition (Vallado 2013, section 11.4.1) with the constants of the kernels.
 SUN_SYNCHRONOUS_LIMIT_KM = 5974.0
@@ -574,12 +575,25 @@ class Loop(Section):
     """Pumped coolant loop: cold plate to radiator and back."""
 
     coolant: Literal[tuple(COOLANTS)] | None = key(  # pyright: ignore[reportInvalidTypeForm]
-        "Coolant of the table below; or give the four properties", default=None
+        "Coolant of the table above; or give the properties", default=None
+    )
+    property_temperature_c: Number | None = key(
+        "Temperature at which the table's properties are taken; 40 if not given", "C", None, ge=-200, le=300
     )
     specific_heat_j_kg_k: Number | None = key(
         "Specific heat, in place of the table's", "J/kg/K", None, ge=500, le=20000
     )
     density_kg_m3: Number | None = key("Density, in place of the table's", "kg/m3", None, ge=100, le=5000)
+    viscosity_pa_s: Number | None = key(
+        "tube_diameter_mm only: dynamic viscosity, in place of the table's", "Pa s", None, ge=1e-6, le=100
+    )
+    conductivity_w_m_k: Number | None = key(
+        "tube_diameter_mm only: thermal conductivity of the coolant, in place of the table's",
+        "W/m/K",
+        None,
+        ge=0.01,
+        le=200,
+    )
     freezing_c: Number | None = key("Freezing point, in place of the table's", "C", None, ge=-200, le=100)
     boiling_c: Number | None = key(
         "Boiling point at the loop's pressure, in place of the table's", "C", None, ge=-100, le=500
@@ -588,9 +602,26 @@ class Loop(Section):
     cold_plate_conductance_w_k: Number | None = key(
         "UA from cold plate to coolant; needed with a payload", "W/K", None, gt=0, le=1e9
     )
-    wall_conductance_w_m_k: Number = key(
-        "From coolant (or heat pipe's fluid) to the panel, per metre of one tube or pipe",
+    wall_conductance_w_m_k: Number | None = key(
+        "From coolant (or heat pipe's fluid) to the panel, per metre of one tube or pipe; give it or"
+        " tube_diameter_mm",
         "W/m/K",
+        None,
+        gt=0,
+        le=1e5,
+    )
+    tube_diameter_mm: Number | None = key(
+        "Inner (hydraulic) diameter of a tube, from which the film's conductance follows with the flow",
+        "mm",
+        None,
+        ge=0.1,
+        le=1000,
+    )
+    bond_conductance_w_m_k: Number | None = key(
+        "tube_diameter_mm only: from the tube's inner wall to the panel, in series with the film, per metre;"
+        " none: perfect",
+        "W/m/K",
+        None,
         gt=0,
         le=1e5,
     )
@@ -618,17 +649,61 @@ class Loop(Section):
     )
 
     def property(self, name: str) -> float:
-        """`specific_heat_j_kg_k`, `density_kg_m3`, `freezing_c` or `boiling_c`: given, or from the table."""
+        """A property by its key, `specific_heat_j_kg_k` or `boiling_c` say: given, or from the table."""
         value = getattr(self, name)
-        return getattr(COOLANTS[self.coolant], name) if value is None else value
+        if value is not None:
+            return value
+        at = REFERENCE_C if self.property_temperature_c is None else self.property_temperature_c
+        return COOLANTS[self.coolant].property(name, at)
 
     @model_validator(mode="after")
-    def _checks(self):
-        for name in ("specific_heat_j_kg_k", "density_kg_m3", "freezing_c", "boiling_c"):
+    def _properties(self):
+        needed = ["specific_heat_j_kg_k", "density_kg_m3", "freezing_c", "boiling_c"]
+        if self.tube_diameter_mm is not None:
+            needed += ["viscosity_pa_s", "conductivity_w_m_k"]
+        for name in needed:
             if self.coolant is None and getattr(self, name) is None:
                 raise refuse(
                     name, f"missing; give it or coolant = one of {', '.join(repr(c) for c in COOLANTS)}"
                 )
+        at = self.property_temperature_c
+        if at is not None and self.coolant is None:
+            raise refuse("property_temperature_c", f"got {at:g}; only a coolant of the table has it")
+        if at is not None:
+            low, high = COOLANTS[self.coolant].coldest_c, COOLANTS[self.coolant].hottest_c
+            if not low <= at <= high:
+                raise refuse(
+                    "property_temperature_c",
+                    f"got {at:g}; the table has {self.coolant} from {low:g} to {high:g}",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _tube(self):
+        if (self.wall_conductance_w_m_k is None) == (self.tube_diameter_mm is None):
+            have = "neither" if self.tube_diameter_mm is None else "both"
+            raise refuse(
+                "wall_conductance_w_m_k",
+                f"got {have} of wall_conductance_w_m_k and tube_diameter_mm; give one of the two",
+            )
+        for name in ("bond_conductance_w_m_k", "viscosity_pa_s", "conductivity_w_m_k"):
+            value = getattr(self, name)
+            if self.tube_diameter_mm is None and value is not None:
+                raise refuse(name, f"got {value:g}; only tube_diameter_mm has it")
+        if self.tube_diameter_mm is not None:
+            names = ("viscosity_pa_s", "specific_heat_j_kg_k", "conductivity_w_m_k")
+            viscosity, specific_heat, conductivity = (self.property(name) for name in names)
+            prandtl = viscosity * specific_heat / conductivity
+            if prandtl < SMALLEST_PRANDTL:
+                raise refuse(
+                    "tube_diameter_mm",
+                    f"its film needs a Prandtl number from {SMALLEST_PRANDTL:g}, the coolant has {prandtl:.3g};"
+                    " give wall_conductance_w_m_k",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _checks(self):
         freezing, boiling = self.property("freezing_c"), self.property("boiling_c")
         if freezing >= boiling:
             raise refuse("freezing_c", f"got {freezing:g}; must be < boiling_c = {boiling:g}")
@@ -675,6 +750,13 @@ class Radiator(Section):
     strip_conductance_w_m: Number = key(
         "Conductivity times cross-section of one tube wall or heat pipe, along it", "W m/K", 0.0, ge=0, le=1e6
     )
+    heat_pipe_capability_w_m: Number | None = key(
+        "Transport capability of one heat pipe, power times effective length; none: no such limit is judged",
+        "W m",
+        None,
+        gt=0,
+        le=1e6,
+    )
     emissivity: FacesFraction = key("Infrared emissivity; [face 0, face 1] or one number", "-")
     solar_absorptance_begin: FacesFraction = key(
         "Solar absorptance at the beginning of life; [face 0, face 1] or one number", "-"
@@ -718,6 +800,11 @@ class Radiator(Section):
                 "area_m2",
                 f"got {self.area_m2:g}; must be >= {least:g}, half a pitch along the length"
                 f" (length_m = {self.length_m:g}, tube_pitch_m = {self.tube_pitch_m:g})",
+            )
+        if self.heat_pipe_capability_w_m is not None and self.strip_conductance_w_m <= 0:
+            raise refuse(
+                "heat_pipe_capability_w_m",
+                f"got {self.heat_pipe_capability_w_m:g} with strip_conductance_w_m = 0, that of no pipe",
             )
         faces = range(self.sides)
         for face in faces:
@@ -898,6 +985,10 @@ class Run(Section):
         "Keep extremes and totals; also node histories; also panel maps", default="summary"
     )
 
+    error_estimate: Flag = key(
+        "Estimate how far grid and time step put the extremes off, from coarser ones", default=True
+    )
+
     @model_validator(mode="after")
     def _revolutions(self):
         if self.mode != "transient" and self.revolutions != 1:
@@ -1074,6 +1165,12 @@ class Case(Section):
                     "radiator.strip_conductance_w_m",
                     f"got {self.radiator.strip_conductance_w_m:g}; loop.feed ="
                     " 'heat_pipes' needs that of a pipe",
+                )
+            bore, pitch = loop.tube_diameter_mm, self.radiator.tube_pitch_m
+            if bore is not None and bore >= 1e3 * pitch:
+                raise refuse(
+                    "loop.tube_diameter_mm",
+                    f"got {bore:g}; must be < radiator.tube_pitch_m = {pitch:g}, in mm {1e3 * pitch:g}",
                 )
             if self.payload is not None:
                 on_loop.add("cold_plate")

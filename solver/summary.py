@@ -19,7 +19,7 @@ TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on laun
 DAY_H = 24.0
 
 # (key of the scalars, node or None, label, unit, whether the largest or the smallest is the worst)
-_ROWS = (
+ROWS = (
     ("node_max_c", "chip", "chip hottest", "C", "max"),
     ("node_min_c", "chip", "chip coldest", "C", "min"),
     ("coolant_max_c", None, "loop hottest", "C", "max"),
@@ -71,6 +71,8 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         derived = scalars | _power(scalars)
         valid = good[row]
         found["quantities"] = _quantities(derived, nodes, fleet, valid)
+        if outcome.accuracy is not None:
+            found["accuracy"] = outcome.accuracy
         limits = bounds.limits_of(case, nodes)
         found["limits"] = _limits(limits, scalars, outcome, good, headroom and found["complete"])
         found["binding"] = _binding(found["limits"])
@@ -91,6 +93,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
             ("compile", wall.compile),
             ("run", wall.run),
             ("headroom", wall.headroom),
+            ("accuracy", wall.accuracy),
         )
     }
     found["wall_s"]["rows_solved_now"] = outcome.solved_now
@@ -122,7 +125,7 @@ def _quantities(scalars, nodes, fleet, valid) -> list[dict[str, Any]]:
     row, out = np.asarray(fleet.row), []
     # A bare panel has no bus to speak of.
     powered = np.any(scalars["array_available_kw"] > 0) or np.any(scalars["asked_kw"] > 0)
-    for key, node, label, unit, worst in _ROWS:
+    for key, node, label, unit, worst in ROWS:
         if key not in scalars or (node is not None and node not in nodes):
             continue
         values = scalars[key] if node is None else scalars[key][:, nodes.index(node)]
@@ -347,6 +350,8 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
                 one["epoch"][:10],
             )
         console.print(table)
+        if "accuracy" in summary:
+            _show_accuracy(summary["accuracy"], console, Table)
         _show_limits(summary, console, Table)
         _show_lines(summary, console)
     wall = summary["wall_s"]
@@ -354,11 +359,31 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
     rate = f", {solved / wall['run']:.3g} revolutions/s" if solved and wall["run"] > 0 else ""
     console.print(
         f"wall time: compile {wall['compile']:.2f} s, run {wall['run']:.2f} s{rate},"
-        f" headroom {wall['headroom']:.2f} s, build {wall['build']:.2f} s;"
+        f" headroom {wall['headroom']:.2f} s, error estimate {wall['accuracy']:.2f} s, build {wall['build']:.2f} s;"
         f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}"
     )
     for text in summary["warnings"]:
         console.print(f"[yellow]warning:[/] {text}", highlight=False)
+
+
+def _show_accuracy(accuracy, console, Table) -> None:
+    figures = accuracy["figures"]
+    if figures:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("", "value", "grid error", "time error", ""):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        for one in figures:
+            errors = (one["grid_error"], one["time_error"])
+            said = ("-" if error is None else f"{error:+.3f}" for error in errors)
+            table.add_row(one["name"], number(one["value"]), *said, one["unit"].replace("C", "K"))
+        nx, ny = accuracy["cells"]
+        console.print(
+            f"\nerrors estimated from {nx} x {ny} cells and {accuracy['steps']} steps, by Richardson for a scheme of"
+            " second order; add them to the value:"
+        )
+        console.print(table)
+    for text in accuracy["missing"]:
+        console.print(f"no estimate of the error of {text}", highlight=False)
 
 
 def _show_limits(summary, console, Table) -> None:

@@ -255,6 +255,26 @@ def test_power_and_fluid(fleet):
     assert p.coolant.bypass
 
 
+def test_tube_diameter_gives_the_film():
+    at_20 = {"specific_heat_j_kg_k": 4184, "viscosity_pa_s": 1.002e-3, "conductivity_w_m_k": 0.598}
+    text = CASE.replace("wall_conductance_w_m_k = 20", "tube_diameter_mm = 6")
+    coolant = build(case_of("loop.property_temperature_c=20", text=text), np.float64).params.coolant
+    assert np.all(np.isinf(coolant.wall_conductance))
+    assert value(coolant.film.diameter) == pytest.approx(0.006, rel=1e-15)
+    # Handbook values of water at 20 C, to their last digit.
+    assert value(coolant.film.specific_heat) == pytest.approx(at_20["specific_heat_j_kg_k"], rel=5e-4)
+    assert value(coolant.film.viscosity) == pytest.approx(at_20["viscosity_pa_s"], rel=1e-3)
+    assert value(coolant.film.conductivity) == pytest.approx(at_20["conductivity_w_m_k"], rel=1e-3)
+    assert value(coolant.capacity_rate) == pytest.approx(0.3 * value(coolant.film.specific_heat), rel=1e-15)
+    # The pump moves the volume of that temperature.
+    assert value(coolant.pump_power) == pytest.approx(60e3 * (0.3 / 998.2) / 0.4, rel=1e-4)
+    given = ("loop.bond_conductance_w_m_k=40", "loop.viscosity_pa_s=1e-3", "loop.conductivity_w_m_k=0.6")
+    coolant = build(case_of(*given, text=text), np.float64).params.coolant
+    assert value(coolant.wall_conductance) == 40
+    assert value(coolant.film.viscosity) == 1e-3 and value(coolant.film.conductivity) == 0.6
+    assert build(case_of()).params.coolant.film is None
+
+
 def test_state(fleet):
     assert np.all(fleet.state.panel == 288.15) and fleet.state.panel.shape == (8, 6, 6)
     np.testing.assert_allclose(value(fleet.state.nodes), [288.15] * 5 + [233.15])

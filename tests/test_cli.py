@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import xarray as xr
 from dawndusk.solver import cli
 from dawndusk.solver.case import find
 from typer.testing import CliRunner
@@ -13,7 +14,13 @@ from typer.testing import CliRunner
 runner = CliRunner()
 
 # Small enough to compile and run while a reader waits, with an eclipse in the first of its two epochs.
-SMALL = ("epoch.count=2", "orbit.satellites=3", "run.steps=48", "run.cells=[4, 6]")
+SMALL = (
+    "epoch.count=2",
+    "orbit.satellites=3",
+    "run.steps=48",
+    "run.cells=[4, 6]",
+    "run.error_estimate=false",
+)
 QUICK = ("--precision", "double", *(word for item in SMALL for word in ("--set", item)))
 
 
@@ -103,11 +110,24 @@ def test_absent_device_is_said_so(case_file):
 
 def test_from_case_to_pictures(tmp_path):
     out = tmp_path / "out"
-    result = call("run", "suncatcher", "--out", out, *QUICK)
+    result = call("run", "suncatcher", "--out", out, *QUICK, "--set", "run.error_estimate=true")
     assert result.exit_code == 0, result.output
-    for words in ("chip hottest", "state of charge", "binding", "energy closure", "TWh a year", "m2/kW"):
+    for words in (
+        "time error",
+        "no estimate of the error of the grid: 4 x 6 cells",
+        "chip hottest",
+        "state of charge",
+        "binding",
+        "energy closure",
+        "TWh a year",
+        "m2/kW",
+    ):
         assert words in result.stdout
     found = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert [one["grid_error"] for one in found["accuracy"]["figures"]] == [None] * 6
+    assert all(0 < abs(one["time_error"]) < 1 for one in found["accuracy"]["figures"])
+    with xr.open_zarr(out / "results.zarr") as data:
+        assert json.loads(data.attrs["discretisation_errors"]) == found["accuracy"]
     assert found["complete"] and found["satellites"] == 3 and found["rows"] == 2
     # Trapezoids of T^4 over 48 steps of 120 s; the bus has no such error.
     assert found["energy"]["heat_residual"] < 1e-3 and found["energy"]["bus_residual"] < 1e-9
@@ -117,7 +137,7 @@ def test_from_case_to_pictures(tmp_path):
         assert (out / name).stat().st_size > 100
 
     # The same run again finds all of it done; another case is refused; the pictures can be drawn again.
-    result = call("run", "suncatcher", "--out", out, *QUICK)
+    result = call("run", "suncatcher", "--out", out, *QUICK, "--set", "run.error_estimate=true")
     assert result.exit_code == 0
     assert json.loads((out / "summary.json").read_text())["wall_s"]["rows_solved_now"] == 0
     result = call("run", "suncatcher", "--out", out, *QUICK, "--set", "payload.power_kw=11")
@@ -148,6 +168,19 @@ def test_check_shows_case_and_derived():
         "equilibrium panel",
     ):
         assert words in result.stdout
+
+
+def test_check_shows_the_film_in_the_tubes(case_file):
+    """75 tubes of 4 m, 0.32 kg/s of ammonia: what the case's own constant of 21 W/m/K was derived from."""
+    text = case_file.read_text()
+    assert "tubes" not in call("check", case_file, *QUICK).stdout.split("mean flux")[1]
+    constant = next(line for line in text.splitlines() if line.startswith("wall_conductance_w_m_k"))
+    case_file.write_text(text.replace(constant, "tube_diameter_mm = 6\nbond_conductance_w_m_k = 40"))
+    result = call("check", case_file, *QUICK)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "tubes 75, Reynolds 7,935, Prandtl 1.27, Nusselt 31.7, 21 W/m/K to the panel" in said
+    assert "straight tubes take 0.43 kPa" in said
 
 
 def test_check_without_a_case_shows_cases_and_devices():

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dawndusk.kernels import march
+from dawndusk.kernels.coolant import Film, tube_conductance
+from dawndusk.kernels.satellite import depart, step
 from jax import lax
 
 cyclic = jax.jit(march.cyclic, static_argnums=(3, 4))
@@ -45,6 +47,25 @@ def test_equals_the_plain_march(design, square_loads, uniform_state):
     plain = many(uniform_state(params))
     np.testing.assert_allclose(state.nodes, plain.nodes, atol=1e-4)
     np.testing.assert_allclose(state.panel, plain.panel, atol=1e-4)
+
+
+def test_film_is_the_constant_of_its_flow(design, square_loads, uniform_state):
+    """Without a valve the flow never changes: film and bond in series are one constant to step and linear model."""
+    params, load = design(b=2, seed=5), jax.tree.map(lambda x: x[0], square_loads(2, 32))
+    film = Film(*(jnp.full(2, x) for x in (0.006, 1.14e-4, 0.444, 4933.0)))
+    filmed = replace(params.coolant, film=film, wall_conductance=jnp.full(2, 40.0))
+    constant = tube_conductance(filmed, params.panel)
+    assert np.all((constant > 5) & (constant < 30))
+    state, found = uniform_state(params), []
+    for coolant in (filmed, replace(params.coolant, wall_conductance=constant), params.coolant):
+        design_of = replace(params, coolant=coolant)
+        after = jax.jit(step)(design_of, depart(design_of, state), load)[0].state
+        means = (state.nodes, jnp.full(2, 300.0), jnp.zeros(2), jnp.zeros(2))
+        model = jax.jit(march._linear_model)(design_of, means, jnp.full(2, 5800.0))
+        found.append((after.nodes, after.panel, model))
+    for one, same, other in zip(*found):
+        np.testing.assert_allclose(one, same, rtol=1e-12, atol=1e-15)
+        assert np.abs(one - other).max() > 1e-7
 
 
 def test_hot_and_cold_starts_agree(fleet, uniform_state):

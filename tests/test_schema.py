@@ -105,6 +105,14 @@ PERPENDICULAR = (
     "radiator.shared_edge_m=7",
     "radiator.array_depth_m=7.5",
 )
+TUBE = ("-loop.wall_conductance_w_m_k", "loop.tube_diameter_mm=6")
+OWN_COOLANT = (
+    "-loop.coolant",
+    "loop.specific_heat_j_kg_k=4200",
+    "loop.density_kg_m3=1000",
+    "loop.freezing_c=-20",
+    "loop.boiling_c=100",
+)
 BARE = ("-payload", "-bus", "-heaters", "-battery", "-array", "-loop")
 NODES = "structure, chip, cold_plate, battery, array, mast"
 
@@ -241,6 +249,41 @@ REFUSALS = [
         ["loop.coolant=amonia"],
         "loop.coolant: got 'amonia'; must be 'ammonia', 'propylene_glycol_50' or 'water'",
     ),
+    (
+        ["-loop.wall_conductance_w_m_k"],
+        "loop.wall_conductance_w_m_k: got neither of wall_conductance_w_m_k and tube_diameter_mm; give one of",
+    ),
+    (
+        ["loop.tube_diameter_mm=6"],
+        "loop.wall_conductance_w_m_k: got both of wall_conductance_w_m_k and tube_diameter_mm; give one of the",
+    ),
+    (["loop.bond_conductance_w_m_k=40"], "loop.bond_conductance_w_m_k: got 40; only tube_diameter_mm has it"),
+    (["loop.viscosity_pa_s=1e-3"], "loop.viscosity_pa_s: got 0.001; only tube_diameter_mm has it"),
+    (["loop.conductivity_w_m_k=0.5"], "loop.conductivity_w_m_k: got 0.5; only tube_diameter_mm has it"),
+    (
+        [*OWN_COOLANT, *TUBE],
+        "loop.viscosity_pa_s: missing; give it or coolant = one of 'ammonia', 'propylene_glycol_50', 'water'",
+    ),
+    (
+        [*OWN_COOLANT, *TUBE, "loop.viscosity_pa_s=1e-3"],
+        "loop.conductivity_w_m_k: missing; give it or coolant = one of 'ammonia', 'propylene_glycol_50', 'water'",
+    ),
+    (
+        [*OWN_COOLANT, *TUBE, "loop.viscosity_pa_s=1e-3", "loop.conductivity_w_m_k=80"],
+        "loop.tube_diameter_mm: its film needs a Prandtl number from 0.5, the coolant has 0.0525; give wall_conduct",
+    ),
+    (
+        [*TUBE, "loop.tube_diameter_mm=100"],
+        "loop.tube_diameter_mm: got 100; must be < radiator.tube_pitch_m = 0.1, in mm 100",
+    ),
+    (
+        [*OWN_COOLANT, "loop.property_temperature_c=20"],
+        "loop.property_temperature_c: got 20; only a coolant of the table has it",
+    ),
+    (
+        ["loop.coolant=water", "loop.property_temperature_c=130"],
+        "loop.property_temperature_c: got 130; the table has water from 1 to 119",
+    ),
     (["loop.freezing_c=90"], "loop.freezing_c: got 90; must be < boiling_c = 78.4"),
     (
         ["loop.coolant=water", "loop.bypass_setpoint_c=0"],
@@ -274,6 +317,10 @@ REFUSALS = [
         "loop.pressure_drop_kpa: got 10: the pump needs an [array] that feeds it",
     ),
     # radiator
+    (
+        ["radiator.heat_pipe_capability_w_m=100"],
+        "radiator.heat_pipe_capability_w_m: got 100 with strip_conductance_w_m = 0, that of no pipe",
+    ),
     (
         ["radiator.area_m2=0.1"],
         "radiator.area_m2: got 0.1; must be >= 0.2, half a pitch along the length (length_m = 4, tube",
@@ -446,7 +493,10 @@ def test_reference_holds_every_key():
     text = DOCS.read_text(encoding="utf-8")
     assert schema.update_reference(text) == text, "renew docs/case_format.md: python tests/test_schema.py"
     for name, coolant in COOLANTS.items():
-        assert f"| `{name}` | {coolant.specific_heat_j_kg_k:g} | {coolant.density_kg_m3:g} |" in text
+        numbers = (coolant.specific_heat_j_kg_k, coolant.density_kg_m3)
+        numbers += (coolant.viscosity_pa_s, coolant.conductivity_w_m_k, coolant.freezing_c, coolant.boiling_c)
+        row = " | ".join(f"{number:g}" for number in numbers)
+        assert f"| `{name}` | {row} | {coolant.source} |" in text
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def make_case(**changes):
         limits=SimpleNamespace(uncertainty_k=5.0),
         payload=SimpleNamespace(max_chip_temperature_c=95.0, power_kw=10.0, windows=()),
         loop=loop,
-        radiator=SimpleNamespace(max_temperature_c=80.0, area_m2=28.0),
+        radiator=SimpleNamespace(max_temperature_c=80.0, area_m2=28.0, heat_pipe_capability_w_m=None),
         battery=SimpleNamespace(max_temperature_c=45.0, min_temperature_c=0.0, min_soc=0.4),
         array=SimpleNamespace(),
         mass=SimpleNamespace(launch_price_usd_kg=200.0, life_years=5.0),
@@ -142,6 +142,19 @@ def make_outcome(case=None, **changes):
     return run.Outcome(
         None, case or make_case(), fleet, None, scalars, run.Walls(1, 2, 3, 0), 3, devices={"count": 2}
     )
+
+
+def test_heat_pipes_are_judged_by_their_capability():
+    """One more row, only with the key: the largest transport of all rows, and who has it."""
+    transport = {"pipe_transport_max_w_m": np.array([90.0, 130.0, 110.0])}
+    without = summary.summarise(make_outcome(**transport), headroom=False)["limits"]
+    assert "heat pipe transport" not in {one["name"] for one in without}
+    radiator = SimpleNamespace(max_temperature_c=80.0, area_m2=28.0, heat_pipe_capability_w_m=120.0)
+    with_it = summary.summarise(make_outcome(make_case(radiator=radiator), **transport), headroom=False)
+    row = next(one for one in with_it["limits"] if one["name"] == "heat pipe transport")
+    assert (row["value"], row["allowed"], row["margin"], row["unit"]) == (130.0, 120.0, -10.0, "W m")
+    assert not row["met"] and row["satellite"] == "a" and row["epoch"].startswith("2027-06")
+    assert len(with_it["limits"]) == len(without) + 1
 
 
 def test_summary_names_the_worst_satellite_and_epoch():
