@@ -43,7 +43,8 @@ def draw(found, path):
         (axes[0], by_count, "satellites of 32 x 16 cells"),
         (axes[1], by_cells, "cells of each of 256 satellites"),
     ):
-        axis.loglog(*zip(*points), "o-")
+        axis.semilogx(*zip(*points), "o-")
+        axis.set_ylim(bottom=0)
         axis.set_xlabel(label)
         axis.grid(True, which="both", alpha=0.3)
     axes[0].set_ylabel("time per cell-step [ns]")
