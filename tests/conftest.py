@@ -145,17 +145,17 @@ def _state(params, temperature=300.0, charge=0.8):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def design():
     return _design
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def square_loads():
     return _loads
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def uniform_state():
     return _state
 

@@ -545,6 +545,24 @@ def test_transient(case):
     assert abs(time - 2) < 0.06 and abs(space - 2) < 0.01
 
 
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_fifty_fins_through_an_orbit(dtype):
+    """The problem of bench/bench_fin.py, steps of 10 s, against Radau at 1e-10 on the same cells."""
+    given = np.load(REFERENCE / "bench" / "fin1000.npz")
+    length, kt, emissivity, capacity, root, sun, shadow = (
+        jnp.asarray(given[name][:50], dtype) for name in ("L", "kt", "eps", "C", "qb", "qs", "qe")
+    )
+    dt, steps = float(given["dt"]), round(float(given["P"] / given["dt"]))
+    in_sun = dt * np.arange(steps)[:, None] < given["t_sun"]
+    absorbed = jnp.where(in_sun, sun[None], shadow[None])
+    fins = make_fin(length, kt, emissivity, capacity, root="flux", n_cells=int(given["ncell"]), dtype=dtype)
+    loads = make_loads(absorbed, jnp.broadcast_to(root[None], absorbed.shape), dtype)
+    start = jnp.full((fins.n_cells, 50), given["T0"], dtype)
+    end = march(start, loads, jnp.full_like(absorbed, dt), fins)
+    # The steps' own error, 4e-5 K, and rounding.
+    np.testing.assert_allclose(end.T, given["T_end_first50"], rtol=0, atol=1e-4)
+
+
 def test_manufactured_transient_is_second_order():
     # Cells and steps refined together; loads at mid-step. The root stands still and the tip's flux barely moves.
     errors = []
