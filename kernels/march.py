@@ -135,7 +135,7 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         now, best = carry
         now, report = step(params, now, load)
         T = now.panel.T
-        top, bottom = extremes_across(T)
+        top, bottom = extremes_across(params.panel, T)
         hot, cold, top_best, bottom_best = best
         hot = jnp.where((top > top_best)[None, None], T, hot)
         cold = jnp.where((bottom < bottom_best)[None, None], T, cold)

@@ -1,4 +1,5 @@
-"""Scalar product; gradient-safe square root, norm, arc cosine, angle; implicitly differentiated roots; long scans."""
+"""Scalar product; gradient-safe square root, norm, arc cosine, angle; implicitly differentiated roots; long sums
+and scans."""
 
 import math
 from collections.abc import Callable
@@ -111,6 +112,18 @@ def find_root(
 
     guess = jax.lax.stop_gradient((negative + positive) / 2)
     return jax.lax.custom_root(f, guess, solve, tangent_solve)
+
+
+def compensated_sum(
+    total: Float[Array, "*s"], term: Float[Array, "*s"], lost: Float[Array, "*s"]
+) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+    """total + term, and what rounding has cut off that sum and, by `lost`, off the ones before it.
+
+    Kahan, Comm. ACM 8 (1965) 40. Derivatives are those of total + term.
+    """
+    term = term + lax.stop_gradient(lost)
+    new = total + term
+    return new, lax.stop_gradient(term - (new - total))
 
 
 def segmented_scan(f: Callable, carry: Any, rows: Any) -> tuple[Any, Any]:

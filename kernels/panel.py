@@ -79,54 +79,76 @@ def strip(panel: Panel, link: Float[Array, " b"]) -> Sheet:
     )
 
 
-def extremes(T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+def extremes(panel: Panel, T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """Hottest and coldest temperature of the panel, its edges included [K].
 
     A cell's centre lies half a cell inside, so that the extreme of the centres alone is of first order in the cell
-    size. At the tube, where heat enters, the edge is extrapolated linearly, at the planes of symmetry evenly.
+    size. At the tube, where heat enters, the edge is extrapolated by a parabola through three cells, at the plane of
+    symmetry evenly. At the ends see `end_weight`.
     """
-    return extremes_across(jnp.swapaxes(T, 0, 1))
+    return extremes_across(panel, jnp.swapaxes(T, 0, 1))
+
+
+def end_weight(panel: Panel) -> Float[Array, " b"]:
+    """w of T_end = T_0 + w (T_0 - T_1), from the cells at an insulated end to the end itself [-].
+
+    Away from the ends the panel follows its tube, along which temperature falls steadily, and what an end does to it
+    fades over L = (2/pi) half_pitch sqrt(kt_x/kt_y), the slowest mode across that leaves the tube alone. With T = a
+    + b (x + L exp(-x/L)), flat at the end, and s the cell's length over L,
+
+        w = (1/2 - (1 - exp(-s/2))/s) / (1 - (exp(-s/2) - exp(-3s/2))/s)
+
+    which is 1/8 where cells resolve the layer and 1/2 where they are much longer.
+    """
+    layer = 2 / jnp.pi * panel.half_pitch * jnp.sqrt(panel.kt_x / panel.kt_y)
+    s = panel.length / panel.nx / layer
+    small = s < 0.1
+    z = jnp.where(small, 1.0, s)
+    exact = (0.5 + jnp.expm1(-z / 2) / z) / (1 - (jnp.exp(-z / 2) - jnp.exp(-1.5 * z)) / z)
+    return jnp.where(small, 0.125 + 3 / 64 * s, exact)
 
 
 @jax.custom_jvp
-def extremes_across(T: Float[Array, "ny nx b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+def extremes_across(
+    panel: Panel, T: Float[Array, "ny nx b"]
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """`extremes` of a panel that lies with y first."""
     one = jax.ShapeDtypeStruct(T.shape[2:], T.dtype)
-    return choose({"cpu": _by_lines, "default": _of_arrays}, (one, one), T)
+    return choose({"cpu": _by_lines, "default": _of_arrays}, (one, one), end_weight(panel), T)
 
 
 @extremes_across.defjvp
 def _(primals, tangents):
-    return jax.jvp(_of_arrays, primals, tangents)
+    return jax.jvp(lambda panel, T: _of_arrays(end_weight(panel), T), primals, tangents)
 
 
 def _wide(line):
     """A line across and its two edges."""
-    tube = 1.5 * line[:1] - 0.5 * line[1:2]
+    tube = (15 * line[:1] - 10 * line[1:2] + 3 * line[2:3]) / 8
     between = (9 * line[-1:] - line[-2:-1]) / 8
     return jnp.concatenate([tube, line, between])
 
 
-def _ends(wide):
+def _ends(w, wide):
     """Lines at the two ends."""
-    first, last = wide[:, :2], wide[:, -2:]
-    return (9 * first[:, 0] - first[:, 1]) / 8, (9 * last[:, 1] - last[:, 0]) / 8
+    w = w[None]
+    return wide[:, 0] + w * (wide[:, 0] - wide[:, 1]), wide[:, -1] + w * (wide[:, -1] - wide[:, -2])
 
 
-def _of_arrays(T):
+def _of_arrays(w, T):
     wide = _wide(T)
-    everywhere = jnp.concatenate([wide, *(end[:, None] for end in _ends(wide))], axis=1)
+    everywhere = jnp.concatenate([wide, *(end[:, None] for end in _ends(w, wide))], axis=1)
     return jnp.max(everywhere, axis=(0, 1)), jnp.min(everywhere, axis=(0, 1))
 
 
-def _by_lines(T):
+def _by_lines(w, T):
     """A CPU's library reduction of a panel takes ten times as long as a loop over its lines."""
 
     def look(i, seen):
         line = _wide(lax.dynamic_index_in_dim(T, i, 1, keepdims=False))
         return jnp.maximum(seen[0], line), jnp.minimum(seen[1], line)
 
-    one, other = _ends(_wide(jnp.concatenate([T[:, :2], T[:, -2:]], axis=1)))
+    one, other = _ends(w, _wide(jnp.concatenate([T[:, :2], T[:, -2:]], axis=1)))
     high, low = lax.fori_loop(0, T.shape[1], look, (jnp.maximum(one, other), jnp.minimum(one, other)))
 
     def over(choose, lines):

@@ -34,6 +34,7 @@ from .battery import Battery
 from .constants import SIGMA
 from .coolant import Coolant
 from .network import Network
+from .numerics import compensated_sum
 from .panel import Panel, strip
 from .payload import Payload
 from .revolution import Loads
@@ -166,13 +167,17 @@ class Underway:
     Attributes:
         panel: With y first.
         nodes: [K].
+        lost: What rounding has kept from them so far [K].
         energy: In the battery [J].
+        energy_lost: Likewise [J].
         mean, mean4: Mean over the panel of T [K] and of T^4 [K^4].
     """
 
     panel: Field
     nodes: Float[Array, "n b"]
+    lost: Float[Array, "n b"]
     energy: Float[Array, " b"]
+    energy_lost: Float[Array, " b"]
     mean: Float[Array, " b"]
     mean4: Float[Array, " b"]
 
@@ -184,7 +189,9 @@ class Underway:
 def depart(params: Params, state: State) -> Underway:
     """A state to march from."""
     panel = Field.start(state.panel, _sheet(params))
-    return Underway(panel, state.nodes, state.energy, *adi_step.means(panel.T))
+    X, energy = state.nodes, state.energy
+    means = adi_step.means(panel.T)
+    return Underway(panel, X, jnp.zeros_like(X), energy, jnp.zeros_like(energy), *means)
 
 
 def _sheet(params: Params):
@@ -288,7 +295,7 @@ class Stage:
     """The implicit stage of nodes and fluid.
 
     Attributes:
-        nodes: [K].
+        moved: What the nodes have moved by since the start of the step [K].
         theta: Where in the step the stage lies, of each node [-].
         inertia: Heat capacity and implicit losses of each node [J/K].
         owed: Heat of each node that the stage could not know yet [W].
@@ -298,7 +305,7 @@ class Stage:
         wall: Increments of the tube cells to mid-step, None without coolant [K].
     """
 
-    nodes: Float[Array, "n b"]
+    moved: Float[Array, "n b"]
     theta: Float[Array, "n b"]
     inertia: Float[Array, "n b"]
     owed: Float[Array, "n b"]
@@ -342,7 +349,10 @@ def implicit_stage(
         inlets, fluid_out = nodal.fluid_path(effectiveness)
 
     def stage(X_old, power, tube, bypassed, held):
-        """One linear solve for the nodes, given the bus and the valve of the pass before."""
+        """One linear solve for the nodes, given the bus and the valve of the pass before.
+
+        For their increments: what a slow node moves by in a step may be less than the rounding of C X.
+        """
         W, c = nodal.linearise(X_old, network, params.space_temperature, mean, mean4)
         heaters, slope = nodal.heater_power(X_old, network)
         W = W - jnp.eye(n, dtype=X.dtype)[:, :, None] * slope[:, None]
@@ -355,13 +365,15 @@ def implicit_stage(
         eye = jnp.eye(n, dtype=X.dtype)[:, :, None]
         C = network.heat_capacity
         A = eye * C[:, None] - tau[:, None] * W
-        b = C * X + tau * c
+        b = tau * (c + jnp.sum(W * X[None], axis=1))
         p = tau * compute_heat
+        known = X
         if coolant is not None:
             flow = coolant.capacity_rate
             full = jnp.concatenate([A, jnp.zeros_like(A[:, :1])], axis=1)
             basis = jnp.eye(n, n + 1, dtype=X.dtype)[:, :, None]
-            full = full - (tau * flow[None] * effectiveness)[:, None] * (inlets - basis)
+            pick = (tau * flow[None] * effectiveness)[:, None] * (inlets - basis)
+            full, b = full - pick, b + jnp.sum(pick[:, :n] * X[None], axis=1)
             _, pass_on, pick_up = tube
             kept = (1 - bypassed) * pass_on[-1] + bypassed
             pumped = power.pump / flow
@@ -371,10 +383,12 @@ def implicit_stage(
                 # A valve that holds the set point leaves the nodes nothing to know of the radiator.
                 last, last_b = jnp.where(held[None], supply, last), jnp.where(held, coolant.setpoint, last_b)
             A = jnp.concatenate([full, last[None]])
-            b = jnp.concatenate([b, last_b[None]])
+            b = jnp.concatenate([b, (last_b - jnp.sum(last[:n] * X, axis=0))[None]])
             p = jnp.concatenate([p, jnp.zeros_like(p[:1])])
+            known = jnp.concatenate([X, jnp.zeros_like(X[:1])])
         z = nodal.solve_dense(A, jnp.stack([b, p], axis=1))
-        base, rise = z[:, 0], z[:, 1]
+        moved, rise = z[:, 0], z[:, 1]
+        base = known + moved
         asked, allowed = zero, zero
         if params.payload is not None:
             asked = load.demand * params.payload.power
@@ -383,14 +397,15 @@ def implicit_stage(
         used = node_heat(params, load, power, met(power, heaters)[None] * heaters)
         heaters, _ = nodal.heater_power(base[:n] + rise[:n] * allowed[None], network)
         power = run_bus(params, load, energy, cells, jnp.sum(heaters, axis=0), asked, allowed)
-        z = base + rise * power.payload[None]
+        moved = moved + rise * power.payload[None]
+        z = known + moved
         used = used - slope * (z[:n] - X_old)
         owed = node_heat(params, load, power, met(power, heaters)[None] * heaters) - used
         fluid = None
         if coolant is not None:
             inlet = jnp.sum(fluid_out * z, axis=0) + pumped
             fluid = (inlet, z[n])
-        return z[:n], theta, C + tau * own, power, fluid, owed
+        return moved[:n], theta, C + tau * own, power, fluid, owed
 
     def met(power, heaters):
         wanted = jnp.sum(heaters, axis=0)
@@ -413,12 +428,12 @@ def implicit_stage(
     if coolant is not None and coolant.bypass:
         bypassed, held = valve(jnp.sum(fluid_out[:n] * X, axis=0) + fluid_out[n] * coolant.setpoint)
     tube = None if coolant is None else tube_march(bypassed)
-    X_stage, theta, inertia, power, fluid, owed = stage(X, power, tube, bypassed, held)
+    moved, theta, inertia, power, fluid, owed = stage(X, power, tube, bypassed, held)
     for _ in range((BYPASS_PASSES if has_bypass else PASSES) - 1):
         if has_bypass and fluid is not None:
             bypassed, held = valve(fluid[0])
             tube = tube_march(bypassed)
-        X_stage, theta, inertia, power, fluid, owed = stage(X_stage, power, tube, bypassed, held)
+        moved, theta, inertia, power, fluid, owed = stage(X + moved, power, tube, bypassed, held)
 
     inlet = outlet = supply = zero
     increment = None
@@ -434,7 +449,7 @@ def implicit_stage(
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
         give = exchange * response
         increment = (alone + give * (entering - start)) / (1 + give)
-    return Stage(X_stage, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
+    return Stage(moved, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
 
 
 def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
@@ -478,7 +493,7 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     under_way = under_way.finish_first(first, sheet, stage.wall)
     half_mean, half_mean4 = under_way.mid_means()
     # The first half used the nodes at its start: the second makes the whole step's heat that of the stage.
-    more = (from_nodes(stage.nodes) - at_start)[None, None]
+    more = (from_nodes(X + stage.moved) - at_start)[None, None]
     second = adi_step.second_coefficients(start4, jnp.maximum(half_mean4, calm), sheet, h)
     panel_end = under_way.second_half(more, second, sheet)
 
@@ -486,12 +501,11 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.
     late = stage.owed + network.panel_conductance * (half_mean - mean)[None]
     late = late + SIGMA * network.panel_radiative * (half_mean4 - mean4)[None]
-    X_new = X + (stage.nodes - X) / stage.theta + dt[None] * late / stage.inertia
-    energy = now.energy
+    X, lost = compensated_sum(X, stage.moved / stage.theta + dt[None] * late / stage.inertia, now.lost)
+    energy, energy_lost = now.energy, now.energy_lost
     if params.battery is not None:
         cell, power = params.battery, stage.power
-        energy = energy + dt * (
-            cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
-        )
-    after = Underway(panel_end, X_new, energy, *adi_step.means(panel_end.T))
+        stored = cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
+        energy, energy_lost = compensated_sum(energy, dt * stored, energy_lost)
+    after = Underway(panel_end, X, lost, energy, energy_lost, *adi_step.means(panel_end.T))
     return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, half_mean4)

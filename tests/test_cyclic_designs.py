@@ -152,15 +152,11 @@ def test_later_revolutions_are_the_same(solve):
 
 @pytest.mark.slow
 def test_single_precision(solve):
-    """What closes in float32 is the answer of float64, and all but designs of days do close.
-
-    A node of days changes by less in a step than a temperature is rounded by: of those slower than a day one in eight
-    is not found in float32, and flagged.
-    """
+    """As many close in float32 as in float64, days or minutes slow, and to the same answer."""
     single, double = solve(1000, jnp.float32), solve(1000)
     apart = np.abs(single.peaks(single.hot.record) - double.peaks(double.hot.record)).max(axis=0)
-    apart = apart[single.converged & double.converged]
-    # 0.05 K is what float32 is to keep; the search stops within 0.01 K by its own reckoning.
-    assert np.mean(apart < 0.05) >= 0.995 and apart.max() < 0.1
-    within_a_day = np.asarray(double.hot.cycle.slowest) < 86_400
-    assert within_a_day.mean() > 0.5 and single.converged[within_a_day].mean() >= 0.99
+    # The search stops within 0.01 K by its own reckoning.
+    assert apart[single.converged & double.converged].max() < 0.01
+    slow = np.asarray(double.hot.cycle.slowest) > 86_400
+    assert slow.sum() > 100 and single.converged[slow].mean() >= 0.99
+    assert single.converged.mean() >= 0.995

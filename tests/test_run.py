@@ -61,8 +61,9 @@ def test_saved_cells_are_the_recorded_march(tmp_path):
     outcome = run.run(wanted, tmp_path, precision="double", chunk=1, progress=lambda done, rows: None)
     run.conclude(outcome)
     with xr.open_zarr(tmp_path / results.DATASET) as data:
+        panel = jax.tree.map(jnp.asarray, outcome.fleet.params.panel)
         panels = data["cell_c"].values.reshape(-1, 4, 6, 1)
-        hottest = max(float(extremes(jnp.asarray(T))[0][0]) for T in panels)
+        hottest = max(float(extremes(panel, jnp.asarray(T))[0][0]) for T in panels)
     assert hottest == pytest.approx(float(outcome.scalars["panel_max_c"][0]), abs=1e-3)
 
 
@@ -90,7 +91,8 @@ def test_extremes_are_those_of_the_series(straight):
         np.testing.assert_allclose(mean, straight.scalars["array_available_kw"])
         maps = data["panel_hottest_c"].values.reshape(5, *straight.case.run.cells)
         # The extreme counts the panel's edges, beyond the cells' centres; float32 holds it to 1e-4 K.
-        top, _ = extremes(jnp.asarray(np.moveaxis(maps, 0, -1)))
+        panel = jax.tree.map(jnp.asarray, straight.fleet.params.panel)
+        top, _ = extremes(panel, jnp.asarray(np.moveaxis(maps, 0, -1)))
         np.testing.assert_allclose(top, straight.scalars["panel_max_c"], atol=1e-3)
         # 81 satellites share each epoch's row.
         assert data["panel_max_c"].shape == (81, 5)
