@@ -5,8 +5,8 @@
 
 Time is a whole `Solver` pass after compilation: loads, cyclic march, recorded revolution, quantities back on the
 host. The peer in the same run is what the cyclic solve replaces: the same satellites marched from the same start
-until they close as well. The script also runs a few satellites at eight times the steps and prints what the hot spot
-moved by.
+until they close as well. The script also times reverse gradients, and runs a few satellites at eight times the steps
+and prints what the hot spot moved by.
 """
 
 import sys
@@ -70,6 +70,39 @@ def plain_seconds(made: Solver, rows: int = 128, most: int = 60) -> tuple[float,
     return (time.perf_counter() - start) / rows, marches
 
 
+def gradient_seconds(made: Solver, rows: int = 128) -> dict[str, tuple[float, float]]:
+    """Seconds a satellite on one device, a solve and its reverse gradient by every parameter, by what is solved.
+
+    Of the panel's hottest place: after a revolution, and over the periodic one.
+    """
+    fleet = made.fleet
+    params, state = (
+        jax.tree.map(lambda x: jnp.asarray(x[..., :rows]), t) for t in (fleet.params, fleet.state)
+    )
+    some = jax.tree.map(lambda x: jnp.asarray(x[:rows]), fleet.revolutions)
+    loads = jax.jit(jax.vmap(lambda r: revolution.revolution_loads(r, made.case.run.steps), out_axes=-1))(
+        some
+    )
+
+    def after_one(params):
+        return jnp.sum(march.transient(params, loads, state)[0].panel.max(axis=(0, 1)))
+
+    def over_the_cycle(params):
+        return jnp.sum(march.cyclic(params, loads, state)[2].panel_max.max(axis=0))
+
+    def seconds(f):
+        jax.block_until_ready(f(params))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(f(params))
+            times.append(time.perf_counter() - start)
+        return min(times) / rows
+
+    figures = {"one revolution": after_one, "periodic orbit": over_the_cycle}
+    return {name: (seconds(jax.jit(f)), seconds(jax.jit(jax.grad(f)))) for name, f in figures.items()}
+
+
 def test_main_job(benchmark):
     made = solver(1000, 128)
     found = benchmark.pedantic(one_pass, (made,), rounds=3, warmup_rounds=1)
@@ -106,6 +139,11 @@ def main() -> None:
     )
     seconds, marches = plain_seconds(made)
     print(f"plain march to 5 mK closure on one device: {1e3 * seconds:.1f} ms a satellite, {marches} marches")
+    for name, (solve, gradient) in gradient_seconds(made).items():
+        print(
+            f"{name}, one device: {1e3 * solve:.2f} ms a satellite; reverse gradient by all parameters "
+            f"{1e3 * gradient:.2f} ms, {gradient / solve:.1f} times as long"
+        )
     fine = solver(20, 8 * steps)
     some = solver(20, steps)
     shift = fine.solve(np.arange(20))["panel_max_c"] - some.solve(np.arange(20))["panel_max_c"]
