@@ -36,16 +36,18 @@ def strips(cells=(NX, NY)):
     return source
 
 
-def ours(panels, dtype, steps=STEPS, chunk=128, by=(), cells=(NX, NY), pipe=0.0):
+def ours(panels, dtype, steps=STEPS, chunk=128, by=(), cells=(NX, NY), pipe=0.0, steady=False):
     """A function that marches `panels` panels, spread over all devices, and its first panel's end.
 
     With `by`, positions among start, capacity, conductances along and across: the first panel's derivative of the
     hottest temperature, in reverse mode, by the first of them. `pipe` is k A of a heat pipe in the first row [W m/K].
+    With `steady` the panels are solved at rest under the mean load instead.
     """
     import jax
     import jax.numpy as jnp
     from dawndusk.kernels import adi
     from dawndusk.kernels.sheet import Sheet
+    from dawndusk.kernels.sheet import steady as at_rest
 
     dx, dy = (size / n for size, n in zip(SIZE, cells))
 
@@ -71,6 +73,8 @@ def ours(panels, dtype, steps=STEPS, chunk=128, by=(), cells=(NX, NY), pipe=0.0)
         load = jnp.asarray(np.repeat(LOAD, steps // STEPS), dtype)
         rows = jnp.broadcast_to(load[:, None], (steps, b))
         source = jnp.broadcast_to(jnp.asarray(strips(cells), dtype)[..., None], T.shape)
+        if steady:
+            return at_rest(T, source + dtype(LOAD.mean()), sheet)[0]
         return adi.transient(T, source, rows, jnp.full_like(rows, PERIOD / steps), sheet)[0]
 
     chunk = min(chunk, panels)
@@ -287,6 +291,12 @@ def main():
         ):
             spent, _ = timed(ours(options.panels, np.float32, by=by), 2)
             print(f"reverse gradient by {name}: {spent:.3f} s, {spent / forward:.1f} forward marches")
+        few = min(64, options.panels)
+        forward, _ = timed(ours(few, np.float32, chunk=32, steady=True), 2)
+        spent, _ = timed(ours(few, np.float32, chunk=32, steady=True, by=(0, 1, 2, 3)), 2)
+        print(
+            f"{few} panels at rest: {forward:.3f} s; by all of them {spent:.3f} s, {spent / forward:.1f} solutions"
+        )
         return
     jax.config.update("jax_enable_x64", True)
     # All panels are alike: one, in double precision with each step cut in 16, is the converged answer.
