@@ -45,7 +45,7 @@ class Unsplit:
     T: Float[Array, "ny nx b"]
 
     @classmethod
-    def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet) -> "Unsplit":
+    def start(cls, T: Float[Array, "nx ny b"]) -> "Unsplit":
         return cls(turn(T))
 
     def step(self, source: Source, dt: Float[Array, " b"], sheet: Sheet) -> "Unsplit":
@@ -169,7 +169,7 @@ def _march(T, source, load, dt, sheet: Sheet, extremes: bool = False, scan=lax.s
         integral = integral + dt * ((mean + now) / 2 - start[2])
         return (panel, (jnp.maximum(hottest, high), jnp.minimum(coldest, low), now, integral)), None
 
-    panel = (Unsplit if sheet.pipe else Field).start(T, sheet)
+    panel = Unsplit.start(T) if sheet.pipe else Field.start(T, sheet, room=scan is lax.scan)
     start: Any = glance(panel.T) if extremes else ()
     seen: Any = (*start, jnp.zeros_like(start[0])) if extremes else ()
     (panel, seen), _ = scan(advance, (panel, seen), (load, dt))

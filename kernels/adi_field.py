@@ -55,21 +55,26 @@ def _with_parts(half: Half, sheet: Sheet, parts: dict[str, Any]) -> tuple[Half, 
 
 
 def to_mid(
-    T: Float[Array, "ny nx b"], S: Float[Array, "ny nx b"], source: Source, half: Half, sheet: Sheet
+    T: Float[Array, "ny nx b"],
+    S: Float[Array, "ny nx b"],
+    source: Source,
+    half: Half,
+    sheet: Sheet,
+    room: Float[Array, "ny nx b"] | None,
 ) -> Float[Array, "ny nx b"]:
-    """Increments of the first half step, which nothing but `source` heats [K]."""
+    """Increments of the first half step, which nothing but `source` heats [K]. `room`: an array to overwrite."""
     ways = {"cpu": adi_lines.mid if sheet.linear else _mid, "default": _mid}
-    return choose(ways, _shapes(T), T, S, source, half, sheet, tangent=_to_mid_tangent)
+    return choose(ways, _shapes(T), T, S, source, half, sheet, room, tangent=_to_mid_tangent)
 
 
-def _mid(T, S, source, half: Half, sheet: Sheet):
+def _mid(T, S, source, half: Half, sheet: Sheet, room=None):
     across = turn(conduction(turn(T), sheet)[1])
     return solve(half, turn(sheet.across), first_heat(T, across, S, sum(source), half))
 
 
 def _to_mid_tangent(d, args, tangents):
-    T, _, source, half, sheet = args
-    T_dot, _, source_dot, half_dot, sheet_dot = tangents
+    T, _, source, half, sheet, _ = args
+    T_dot, _, source_dot, half_dot, sheet_dot, _ = tangents
     known, x = (T, d, source, half, sheet), (T_dot, source_dot, _parts(half_dot, sheet_dot))
     return linear_map(_mid_tangent, _mid_transpose, known, x)
 
@@ -144,14 +149,20 @@ def to_end(
     more: Float[Array, "j i b"],
     half: Half,
     sheet: Sheet,
-) -> tuple[Float[Array, "ny nx b"], Float[Array, "ny nx b"]]:
-    """T and S at the end of the step. `more`: source at mid-step less that of `to_mid` [W/m^2]."""
+    room: Float[Array, "nx ny b"] | None,
+) -> tuple[Float[Array, "ny nx b"], Float[Array, "ny nx b"], Float[Array, "nx ny b"]]:
+    """T and S at the end of the step, and its increments, x first, which no derivative knows.
+
+    Args:
+        more: Source at mid-step less that of `to_mid` [W/m^2].
+        room: An array to overwrite.
+    """
     ways = {"cpu": adi_lines.end if sheet.linear else _end, "default": _end}
     out = T, T, jax.ShapeDtypeStruct((sheet.nx, sheet.ny, T.shape[2]), T.dtype)
-    return choose(ways, _shapes(out), T, S, d, more, half, sheet, tangent=_to_end_tangent)[:2]
+    return choose(ways, _shapes(out), T, S, d, more, half, sheet, room, tangent=_to_end_tangent)
 
 
-def _end(T, S, d, more, half: Half, sheet: Sheet):
+def _end(T, S, d, more, half: Half, sheet: Sheet, room=None):
     """T and S at the end of the step, and its increments D, x first."""
     T, d, more = turn(T), turn(d), turn(more)
     if not sheet.linear:
@@ -174,8 +185,8 @@ def _beyond_linear(T, d, sheet: Sheet) -> Float[Array, "nx ny b"]:
 
 
 def _to_end_tangent(answer, args, tangents):
-    T, _, d, more, half, sheet = args
-    T_dot, _, d_dot, more_dot, half_dot, sheet_dot = tangents
+    T, _, d, more, half, sheet, _ = args
+    T_dot, _, d_dot, more_dot, half_dot, sheet_dot, _ = tangents
     known, x = (T, d, answer[2], more, half, sheet), (T_dot, d_dot, more_dot, _parts(half_dot, sheet_dot))
     # Of S and D nobody asks: S is no variable of its own, D is the step's own affair.
     _, *still = jax.tree.map(jnp.zeros_like, answer)
@@ -226,20 +237,24 @@ class Field:
     Attributes:
         T: Temperatures [K].
         S: Conduction along x into each cell [W/m^2]; carried for its accuracy, no variable of its own.
-        d: Increments to mid-step [K], None outside a step.
+        d: Increments to mid-step [K]. Between steps those of the last one, if at all: room for the next.
+        D: Increments of the last step, x first [K], likewise.
     """
 
     T: Float[Array, "ny nx b"]
     S: Float[Array, "ny nx b"]
     d: Float[Array, "ny nx b"] | None = None
+    D: Float[Array, "nx ny b"] | None = None
 
     @classmethod
-    def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet) -> "Field":
-        return cls(turn(T), lax.stop_gradient(turn(conduction(T, sheet)[0])))
+    def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet, room: bool = False) -> "Field":
+        """`room`: for a march that is not differentiated, which overwrites what its last step has left."""
+        S = lax.stop_gradient(turn(conduction(T, sheet)[0]))
+        return cls(turn(T), S, jnp.zeros_like(S), jnp.zeros_like(T)) if room else cls(turn(T), S)
 
     def first_half(self, source: Source, half: Half, sheet: Sheet) -> "Field":
         """Increments of the first half step, from the sources at its start [W/m^2]."""
-        return replace(self, d=to_mid(self.T, self.S, source, half, sheet))
+        return replace(self, d=to_mid(self.T, self.S, source, half, sheet, self.d))
 
     def wall(
         self, half: Half, sheet: Sheet
@@ -263,8 +278,9 @@ class Field:
 
     def second_half(self, more: Float[Array, "j i b"], half: Half, sheet: Sheet) -> "Field":
         """The end of the step. `more`: source at mid-step less that of `first_half` [W/m^2]."""
-        T, S = to_end(self.T, self.S, self.d, more, half, sheet)
-        return Field(T, lax.stop_gradient(S))
+        T, S, D = to_end(self.T, self.S, self.d, more, half, sheet, self.D)
+        S = lax.stop_gradient(S)
+        return Field(T, S) if self.D is None else Field(T, S, self.d, D)
 
 
 def _response(half: Half, sheet: Sheet) -> Float[Array, "ny k b"]:

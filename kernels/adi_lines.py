@@ -99,8 +99,8 @@ def _back(block: Block, half: Half, x, heat=None):
     return lax.fori_loop(0, n, substituted, lax.fori_loop(0, n, eliminated, x))
 
 
-def mid(T, S, source, half: Half, sheet: Sheet):
-    """Increments of the first half step, y first [K]."""
+def mid(T, S, source, half: Half, sheet: Sheet, room):
+    """Increments of the first half step, y first [K], written into `room` if there is any."""
 
     def sweep(block, x):
         def heat(j):
@@ -110,11 +110,11 @@ def mid(T, S, source, half: Half, sheet: Sheet):
 
         return _back(block, half, x, heat)
 
-    return _by_blocks(sheet.nx, T, sweep, jnp.zeros_like(T))
+    return _by_blocks(sheet.nx, T, sweep, jnp.zeros_like(T) if room is None else room)
 
 
-def end(T, S, d, more, half: Half, sheet: Sheet):
-    """T and S at the end of the step, y first, and its increments, x first [K]."""
+def end(T, S, d, more, half: Half, sheet: Sheet, room):
+    """T and S at the end of the step, y first, and its increments, x first, written into `room` if there is any."""
 
     def sweep(block, D):
         def heat(i):
@@ -123,7 +123,9 @@ def end(T, S, d, more, half: Half, sheet: Sheet):
 
         return _back(block, half, D, heat)
 
-    D = _by_blocks(sheet.ny, T, sweep, jnp.zeros((sheet.nx, sheet.ny, T.shape[2]), T.dtype))
+    if room is None:
+        room = jnp.zeros((sheet.nx, sheet.ny, T.shape[2]), T.dtype)
+    D = _by_blocks(sheet.ny, T, sweep, room)
     return T + turn(D), S + turn(inflow(spread(sheet.along, sheet.ny) * difference(D, 0), 0)), D
 
 

@@ -245,7 +245,7 @@ def _summary_march(params: Params, loads: Loads, state: State):
     zero = jnp.zeros_like(state.energy)
     sums = (jnp.zeros_like(state.nodes), zero, zero, zero, zero)
     big = jnp.full_like(zero, jnp.finfo(zero.dtype).max)
-    start = depart(params, state)
+    start = depart(params, state, room=True)
     (now, sums, low, high), _ = lax.scan(advance, (start, sums, big, -big), loads)
     period = sums[4]
     return now.state, tuple(s / (period if s.ndim == 1 else period[None]) for s in sums[:4]), low, high

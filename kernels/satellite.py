@@ -186,9 +186,9 @@ class Underway:
         return State(adi_step.turn(self.panel.T), self.nodes, self.energy)
 
 
-def depart(params: Params, state: State) -> Underway:
-    """A state to march from."""
-    panel = Field.start(state.panel, _sheet(params))
+def depart(params: Params, state: State, room: bool = False) -> Underway:
+    """A state to march from. `room`: for a march that is not differentiated, see `Field.start`."""
+    panel = Field.start(state.panel, _sheet(params), room)
     X, energy = state.nodes, state.energy
     means = adi_step.means(panel.T)
     return Underway(panel, X, jnp.zeros_like(X), energy, jnp.zeros_like(energy), *means)

@@ -104,14 +104,16 @@ def test_lines_do_what_arrays_do(kind, b):
     def scale(e):
         return max(1.0, float(jnp.abs(e).max())) if e.size else 1.0
 
+    # What the room holds is overwritten unread.
+    room = jnp.asarray(rng.normal(size=T.shape))
     d = adi_field._mid(T, S, source, first, sheet)
-    check(adi_lines.mid(T, S, source, first, sheet), d)
+    check(adi_lines.mid(T, S, source, first, sheet, room), d)
     check(
         without_length(adi_lines.mid_transpose(T, d, source, first, sheet, given)),
         without_length(adi_field._mid_transpose_of_arrays(T, d, source, first, sheet, given)),
     )
     *end, D = adi_field._end(T, S, d, more, second, sheet)
-    check(adi_lines.end(T, S, d, more, second, sheet), (*end, D))
+    check(adi_lines.end(T, S, d, more, second, sheet, None), (*end, D))
     check(
         without_length(adi_lines.end_transpose(T, d, D, more, second, sheet, given)),
         without_length(adi_field._end_transpose_of_arrays(T, d, D, more, second, sheet, given)),
