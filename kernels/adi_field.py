@@ -187,7 +187,7 @@ def _beyond_linear(T, d, sheet: Sheet) -> Float[Array, "nx ny b"]:
 def _to_end_tangent(answer, args, tangents):
     T, _, d, more, half, sheet, _ = args
     T_dot, _, d_dot, more_dot, half_dot, sheet_dot, _ = tangents
-    known, x = (T, d, answer[2], more, half, sheet), (T_dot, d_dot, more_dot, _parts(half_dot, sheet_dot))
+    known, x = (T, d, more, half, sheet), (T_dot, d_dot, more_dot, _parts(half_dot, sheet_dot))
     # Of S and D nobody asks: S is no variable of its own, D is the step's own affair.
     _, *still = jax.tree.map(jnp.zeros_like, answer)
     return linear_map(_end_tangent, _end_transpose, known, x), *still
@@ -203,17 +203,16 @@ def _end_of(T, d, more, half: Half, sheet: Sheet):
 
 
 def _end_tangent(known, tangents):
-    T, d, _, *rest = known
-    return jax.jvp(*_end_of(T, d, *rest), tangents)[1]
+    return jax.jvp(*_end_of(*known), tangents)[1]
 
 
-def _end_transpose_of_arrays(T, d, D, more, half: Half, sheet: Sheet, given):
+def _end_transpose_of_arrays(T, d, more, half: Half, sheet: Sheet, given):
     end, at = _end_of(T, d, more, half, sheet)
     return jax.vjp(end, *at)[1](given)
 
 
 def _end_transpose(known, given):
-    T, d, _, more, half, sheet = known
+    T, d, more, half, sheet = known
     ways = {"cpu": adi_lines.end_transpose, "default": _end_transpose_of_arrays}
     if not sheet.linear:
         return _end_transpose_of_arrays(*known, given)

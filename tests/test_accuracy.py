@@ -113,6 +113,7 @@ def test_steady_loads_have_no_error_of_time():
         assert one["grid_error"] is None and abs(one["time_error"]) < 0.01
 
 
+@pytest.mark.slow
 def test_transient_runs_are_estimated_over_all_their_revolutions():
     """From 20 C and cooling: the coldest panel is that of the last revolution."""
     outcome = outcome_of("run.mode=transient", "run.revolutions=3", "run.steps=20", "nodes.box.heat_w=100")

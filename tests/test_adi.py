@@ -115,8 +115,8 @@ def test_lines_do_what_arrays_do(kind, b):
     *end, D = adi_field._end(T, S, d, more, second, sheet)
     check(adi_lines.end(T, S, d, more, second, sheet, None), (*end, D))
     check(
-        without_length(adi_lines.end_transpose(T, d, D, more, second, sheet, given)),
-        without_length(adi_field._end_transpose_of_arrays(T, d, D, more, second, sheet, given)),
+        without_length(adi_lines.end_transpose(T, d, more, second, sheet, given)),
+        without_length(adi_field._end_transpose_of_arrays(T, d, more, second, sheet, given)),
     )
     response, by = first.factors.m, jnp.asarray(rng.normal(size=(nx, b)))
     check(
@@ -269,8 +269,9 @@ def test_float32_beside_a_heat_pipe():
     np.testing.assert_allclose(end, T, atol=1e-3)
 
 
-def test_every_way_to_a_gradient_is_the_same():
-    """By hand on a CPU, from the arrays as vmap takes them, and in forward mode; a batch on either side of vmap."""
+@pytest.fixture
+def weighed():
+    """A figure of a short march by conductance and start, and where to take it."""
     sheet, source = strip(nx=6, ny=4, b=3)
     T, weight = smooth_start(6, 4, 3), jnp.asarray(np.random.default_rng(3).normal(size=(6, 4, 3)))
 
@@ -278,7 +279,12 @@ def test_every_way_to_a_gradient_is_the_same():
         changed = replace(sheet, across=sheet.across * kt[None, None])
         return jnp.sum(weight * march(T, source, changed, 900.0, 6))
 
-    at = jnp.asarray([0.8, 1.0, 1.3])
+    return figure, jnp.asarray([0.8, 1.0, 1.3]), T
+
+
+def test_every_way_to_a_gradient_is_the_same(weighed):
+    """By hand on a CPU, from the arrays as vmap takes them, and in forward mode."""
+    figure, at, T = weighed
     by_hand = jax.jit(jax.grad(figure, argnums=(0, 1)))(at, T)
     forward = jax.jit(jax.jacfwd(figure))(at, T)
     batched = jax.jit(jax.vmap(jax.grad(figure, argnums=(0, 1)), (0, None)))(jnp.stack([at, at]), T)
@@ -286,10 +292,15 @@ def test_every_way_to_a_gradient_is_the_same():
     for one in (0, 1):
         for found, expected in zip(batched, by_hand, strict=True):
             np.testing.assert_allclose(found[one], expected, rtol=1e-11)
+
+
+@pytest.mark.slow
+def test_second_derivatives(weighed):
+    figure, at, T = weighed
     curved = jax.jit(jax.hessian(figure))(at, T)
-    h = 1e-4
+    h, gradient = 1e-4, jax.jit(jax.grad(figure))
     for k in range(3):
-        ends = [jax.jit(jax.grad(figure))(at.at[k].add(s), T) for s in (h, -h)]
+        ends = [gradient(at.at[k].add(s), T) for s in (h, -h)]
         np.testing.assert_allclose(curved[k], (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-9)
 
 
