@@ -101,9 +101,8 @@ def _mid_transpose_of_arrays(T, d, source, half: Half, sheet: Sheet, given):
 
 def _mid_transpose(known, given):
     T, _, source, half, sheet = known
-    ways = {"cpu": adi_lines.mid_transpose, "default": _mid_transpose_of_arrays}
-    if not sheet.linear:
-        return _mid_transpose_of_arrays(*known, given)
+    of_arrays = _mid_transpose_of_arrays
+    ways = {"cpu": adi_lines.mid_transpose if sheet.linear else of_arrays, "default": of_arrays}
     return choose(ways, _shapes((T, source, _parts(half, sheet))), *known, given)
 
 
@@ -213,9 +212,8 @@ def _end_transpose_of_arrays(T, d, more, half: Half, sheet: Sheet, given):
 
 def _end_transpose(known, given):
     T, d, more, half, sheet = known
-    ways = {"cpu": adi_lines.end_transpose, "default": _end_transpose_of_arrays}
-    if not sheet.linear:
-        return _end_transpose_of_arrays(*known, given)
+    of_arrays = _end_transpose_of_arrays
+    ways = {"cpu": adi_lines.end_transpose if sheet.linear else of_arrays, "default": of_arrays}
     return choose(ways, _shapes((T, d, more, _parts(half, sheet))), *known, given)
 
 

@@ -125,8 +125,8 @@ def _increments(T, d, more, half: Half, sheet: Sheet, room=None):
 
     def sweep(block, D):
         def heat(i):
-            lines = (block.line(A, i, 1) for A in (T, d, more))
-            return second_heat(*lines, block.half(half, i))
+            T_line, d_line, extra = (block.line(A, i, 1) for A in (T, d, more))
+            return second_heat(T_line, d_line, extra, block.half(half, i))
 
         return _back(block, half, D, heat)
 

@@ -18,7 +18,7 @@ chip of an accelerator (`adi_tpu`, `adi_gpu`). Inside a step the panel lies with
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import no_type_check
 
 import jax
@@ -281,14 +281,14 @@ def _lines_added(_, A):
 def means(*parts: Float[Array, "i j b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """Mean over the sheet of T [K] and of T^4 [K^4], T the sum of `parts`."""
 
-    def total(i):
-        return sum(at_line(part, i) for part in parts)
+    def line(i):
+        return _total([at_line(part, i) for part in parts])
 
     def add(i, sums):
-        T = total(i)
+        T = line(i)
         return sums[0] + T, sums[1] + (T * T) ** 2
 
-    T, (n, m, _) = total(0), parts[0].shape
+    T, (n, m, _) = line(0), parts[0].shape
     sums = lax.fori_loop(1, n, add, (T, (T * T) ** 2))
     return line_sum(sums[0]) / (n * m), line_sum(sums[1]) / (n * m)
 
@@ -298,13 +298,17 @@ def _(parts, tangents):
     return means(*parts), linear_map(_mean_tangents, _mean_cotangents, parts, tangents)
 
 
+def _total(parts):
+    return reduce(jnp.add, parts)
+
+
 def _mean_tangents(parts, tangents):
-    T, dT = sum(parts), sum(tangents)
+    T, dT = _total(parts), _total(tangents)
     return jnp.mean(dT, (0, 1)), jnp.mean(4 * T**3 * dT, (0, 1))
 
 
 def _mean_cotangents(parts, given):
-    T = sum(parts)
+    T = _total(parts)
     mean, mean4 = (g[None, None] / (T.shape[0] * T.shape[1]) for g in given)
     return (mean + mean4 * (4 * T * (T * T)),) * len(parts)
 
