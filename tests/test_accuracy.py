@@ -101,8 +101,8 @@ def test_estimates_agree_with_finer_solutions():
             gained = (finer[key] - scalars[key])[0]
             # Coarse solutions are not yet where the second order is all there is; below 0.03 K is no matter.
             assert 0.75 * error == pytest.approx(gained, rel=0.5, abs=0.03), (one["name"], error, gained)
-    # At this fin the grid is what matters, and at the tubes the most.
-    assert abs(found["figures"][2]["grid_error"]) > 0.1
+    # The panel's edges are extrapolated to, which leaves little of the grid's error, but more than is let pass above.
+    assert abs(found["figures"][2]["grid_error"]) > 0.035
 
 
 @pytest.mark.slow
