@@ -11,6 +11,7 @@ and prints what the hot spot moved by.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,20 @@ def one_pass(made: Solver) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def plain_seconds(made: Solver, rows: int = 128, most: int = 60) -> tuple[float, float]:
-    """Seconds a satellite of marching `rows` satellites until 99 % close to 5 mK, and the marches that took."""
+def first_rows(made: Solver, rows: int):
+    """Parameters, loads of a revolution and starts of the first rows, satellites last."""
     fleet = made.fleet
     params, state = (
         jax.tree.map(lambda x: jnp.asarray(x[..., :rows]), t) for t in (fleet.params, fleet.state)
     )
     some = jax.tree.map(lambda x: jnp.asarray(x[:rows]), fleet.revolutions)
-    loads = jax.jit(jax.vmap(lambda r: revolution.revolution_loads(r, made.case.run.steps), out_axes=-1))(
-        some
-    )
+    of_row = partial(revolution.revolution_loads, n_steps=made.case.run.steps)
+    return params, jax.jit(jax.vmap(of_row, out_axes=-1))(some), state
+
+
+def plain_seconds(made: Solver, rows: int = 128, most: int = 60) -> tuple[float, float]:
+    """Seconds a satellite of marching `rows` satellites until 99 % close to 5 mK, and the marches that took."""
+    params, loads, state = first_rows(made, rows)
     orbit = jax.jit(march.transient)
     jax.block_until_ready(orbit(params, loads, state))
     start = time.perf_counter()
@@ -75,14 +80,7 @@ def gradient_seconds(made: Solver, rows: int = 128) -> dict[str, tuple[float, fl
 
     Of the panel's hottest place: after a revolution, and over the periodic one.
     """
-    fleet = made.fleet
-    params, state = (
-        jax.tree.map(lambda x: jnp.asarray(x[..., :rows]), t) for t in (fleet.params, fleet.state)
-    )
-    some = jax.tree.map(lambda x: jnp.asarray(x[:rows]), fleet.revolutions)
-    loads = jax.jit(jax.vmap(lambda r: revolution.revolution_loads(r, made.case.run.steps), out_axes=-1))(
-        some
-    )
+    params, loads, state = first_rows(made, rows)
 
     def after_one(params):
         return jnp.sum(march.transient(params, loads, state)[0].panel.max(axis=(0, 1)))

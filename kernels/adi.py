@@ -8,9 +8,8 @@ half, where it stands divided by the same stiffness: float32 then holds a stiff 
 which differences of rounded temperatures do not.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, no_type_check
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +30,13 @@ from .adi_step import (
 )
 from .numerics import segmented_scan
 from .platforms import choose
+from .pytree import pytree
 from .sheet import Sheet, tr_bdf2_step
 
 # --- without splitting
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Unsplit:
     """A sheet under way by `sheet.tr_bdf2_step`: heat pipes at their limit are too stiff and too bent to be split."""
 
@@ -55,9 +53,7 @@ class Unsplit:
 # --- a sheet by itself
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Extremes:
     """What a march has seen.
 
@@ -123,7 +119,7 @@ def _transient(T, source, load, dt, sheet: Sheet, extremes: bool):
 @_transient.defjvp
 def _(extremes, primals, tangents):
     def march(T, source, load, dt, sheet):
-        return _march(T, source, load, dt, sheet, extremes, segmented_scan)
+        return _march(T, source, load, dt, sheet, extremes, differentiated=True)
 
     return jax.jvp(march, primals, tangents)
 
@@ -154,7 +150,7 @@ def _on_tpu(T, source, load, dt, sheet: Sheet, extremes: bool):
     return _march(T, source, load, dt, sheet, extremes)
 
 
-def _march(T, source, load, dt, sheet: Sheet, extremes: bool = False, scan=lax.scan):
+def _march(T, source, load, dt, sheet: Sheet, extremes: bool = False, differentiated: bool = False):
     source = turn(source)
 
     def advance(carry, row):
@@ -169,15 +165,16 @@ def _march(T, source, load, dt, sheet: Sheet, extremes: bool = False, scan=lax.s
         integral = integral + dt * ((mean + now) / 2 - start[2])
         return (panel, (jnp.maximum(hottest, high), jnp.minimum(coldest, low), now, integral)), None
 
-    panel = Unsplit.start(T) if sheet.pipe else Field.start(T, sheet, room=scan is lax.scan)
+    panel = Unsplit.start(T) if sheet.pipe else Field.start(T, sheet, room=not differentiated)
     start: Any = glance(panel.T) if extremes else ()
     seen: Any = (*start, jnp.zeros_like(start[0])) if extremes else ()
+    scan = segmented_scan if differentiated else lax.scan
     (panel, seen), _ = scan(advance, (panel, seen), (load, dt))
     return turn(panel.T), Extremes(seen[0], seen[1], time_mean(start[2], seen[3], dt)) if extremes else None
 
 
 def glance(T: Float[Array, "i j b"]) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"]]:
-    """Hottest, coldest and mean temperature of a sheet [K], in one loop over its lines, as in `line_mean`."""
+    """Hottest, coldest and mean temperature of a sheet [K], in one loop over its lines, as `line_sum`."""
 
     def look(i, seen):
         line = at_line(T, i)

@@ -3,11 +3,11 @@
 A derivative knows a half step as the solution of its equations: one more solve, not a way back through the
 elimination. Conduction along x, which a march carries from step to step, is to it what conduction of T is. Tangents
 are those of the arrays' own arithmetic; transposes too, but on a CPU and for linear conduction, where `adi_lines` has
-them by hand in a sixth of the time.
+them by hand.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, no_type_check
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from . import adi_lines
 from .adi_step import Half, Source, first_heat, means, second_heat, turn
 from .linear import linear_map
 from .platforms import choose
+from .pytree import pytree
 from .sheet import Sheet, conduction, difference, inflow, spread
 from .tridiagonal import rows
 
@@ -224,10 +225,7 @@ def _shapes(tree):
 # --- a sheet under way
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Field:
     """A sheet under way, as arrays.
 

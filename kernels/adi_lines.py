@@ -248,7 +248,7 @@ def raised_transpose(response, by, given):
 def end_transpose(T, d, more, half: Half, sheet: Sheet, given):
     """Cotangents of T, d, more and `adi_field` parts from that of the temperatures that `end` gives."""
     nx, ny = sheet.nx, sheet.ny
-    # Found again in half the time that a tape of it takes.
+    # Found again as soon as a tape of it would be read.
     D = _increments(T, d, more, half, sheet)
 
     def sweep(block, carry):

@@ -17,9 +17,7 @@ cells: of all of them as arrays (`adi_field`), line by line on a CPU (`adi_lines
 chip of an accelerator (`adi_tpu`, `adi_gpu`). Inside a step the panel lies with y first: (ny, nx, b).
 """
 
-from dataclasses import dataclass
 from functools import cache, partial, reduce
-from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +26,11 @@ from jaxtyping import Array, Float
 
 from .constants import SIGMA
 from .linear import linear_map
+from .pytree import pytree
 from .sheet import Sheet, emitted, more_emitted, spread, transform
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Factors:
     """Elimination of (held - h A) x = q along one axis, from its last line to the first.
 
@@ -49,9 +45,7 @@ class Factors:
     m: Float[Array, "n m b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Half:
     """A sheet's coefficients for one half step, lines of the implicit axis first.
 

@@ -1,23 +1,17 @@
 """Pointing laws and array drives: from orbit and Sun to the directions of body faces and arrays."""
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .numerics import unit
+from .pytree import pytree, static
 
 # A direction is taken as degenerate when less than this part of it (squared sine) is left after projection;
 # above float32 rounding of the projection (1e-14), below any pointing error that matters (1e-5 rad).
 DEGENERATE = 1e-10
 
 
-# vmap rebuilds a pytree with batched leaves and placeholders: no shape check of its fields at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Attitude:
     """A pointing law for the body axes.
 
@@ -33,9 +27,9 @@ class Attitude:
     """
 
     inertial_axes: Float[Array, "3 3"]
-    pointing: str = field(metadata={"static": True})
-    roll: str = field(default="along_track", metadata={"static": True})
-    yaw_steering: bool = field(default=False, metadata={"static": True})
+    pointing: str = static()
+    roll: str = static(default="along_track")
+    yaw_steering: bool = static(default=False)
 
 
 def body_axes(

@@ -11,15 +11,12 @@ tubes' strips whose fluid meets them only at the evaporator, the first part of t
 A tube's conductance is given, or follows from its bore and flow: laminar, turbulent or between (`nusselt`).
 """
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from .panel import Panel
+from .pytree import pytree, static
 
 # A valve never shuts the radiator off: its coolant would freeze.
 LARGEST_BYPASS = 0.999
@@ -29,10 +26,7 @@ LAMINAR_NUSSELT = 48 / 11  # round tube, fully developed, uniform flux; Shah and
 LAMINAR, TURBULENT = 2300.0, 4000.0
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Film:
     """Forced convection inside the tubes, by which their conductance follows the flow.
 
@@ -54,10 +48,7 @@ class Film:
         return self.viscosity * self.specific_heat / self.conductivity
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Coolant:
     """Loop from the nodes through the radiator and back; all tubes in parallel.
 
@@ -77,7 +68,7 @@ class Coolant:
     evaporator_fraction: Float[Array, " b"]
     pump_power: Float[Array, " b"]
     setpoint: Float[Array, " b"]
-    bypass: bool = field(metadata={"static": True})
+    bypass: bool = static()
     film: Film | None = None
 
 

@@ -11,8 +11,7 @@ Richardson's extrapolation gains two orders at a time. What is left out costs no
 the compiled program.
 """
 
-from dataclasses import dataclass, field
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from . import tridiagonal
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .numerics import segmented_scan
+from .pytree import pytree, static
 
 ENDS = ("temperature", "flux", "insulated")
 NEWTON_LIMIT = 60  # iterations; the worst start between 100 and 600 K takes about 20
@@ -30,10 +30,7 @@ GAMMA = 1 - 0.5**0.5
 PAST = (1 - 2 * GAMMA) / GAMMA
 
 
-# Transformations rebuild a pytree with placeholders for leaves: its fields cannot be checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Face:
     """One radiating face. Each number is one a fin (*batch) or one a cell (n, *batch).
 
@@ -53,9 +50,7 @@ class Face:
     emissivity_slopes: tuple[Float[Array, "..."], ...] = ()
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Fin:
     """Straight fin, or a batch of them.
 
@@ -79,10 +74,10 @@ class Fin:
     faces: tuple[Face, ...]
     heat_capacity: Float[Array, "..."] | None = None
     conductivity_slopes: tuple[Float[Array, "*batch"], ...] = ()
-    T_ref: float = field(default=300.0, metadata={"static": True})
-    root: str = field(default="temperature", metadata={"static": True})
-    tip: str = field(default="insulated", metadata={"static": True})
-    n_cells: int = field(default=64, metadata={"static": True})
+    T_ref: float = static(default=300.0)
+    root: str = static(default="temperature")
+    tip: str = static(default="insulated")
+    n_cells: int = static(default=64)
 
     def __post_init__(self):
         for name, kind in (("root", self.root), ("tip", self.tip)):
@@ -101,9 +96,7 @@ class Fin:
         return middle.reshape(-1, *([1] * self.length.ndim)) * self.length[None]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Loads:
     """What acts on a fin at one time; in a transient every array has the steps in front.
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 from jax.interpreters import ad, batching, mlir
+
+from .primitive import new_primitive
 
 
 def linear_map(forward: Callable, transpose: Callable, known: Any, x: Any) -> Any:
@@ -31,8 +32,7 @@ def linear_map(forward: Callable, transpose: Callable, known: Any, x: Any) -> An
     return jax.tree.unflatten(out_tree, found)
 
 
-_linear_map = core.Primitive("linear_map")
-_linear_map.multiple_results = True
+_linear_map = new_primitive("linear_map")
 
 
 def _apply(forward, count, known_tree, tree, *leaves):
@@ -41,16 +41,6 @@ def _apply(forward, count, known_tree, tree, *leaves):
 
 def _leaves(*leaves, maps, count, trees):
     return jax.tree.leaves(_apply(maps[0], count, *trees[:2], *leaves))
-
-
-@cache
-def _compiled(**params):
-    return jax.jit(partial(_linear_map.bind, **params))
-
-
-@_linear_map.def_impl
-def _(*leaves, **params):
-    return _compiled(**params)(*leaves)
 
 
 @_linear_map.def_abstract_eval

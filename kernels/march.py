@@ -9,9 +9,7 @@ with A the network linearised at the revolution's mean temperatures, so that its
 mass. What the linear model misses, Anderson mixing over the last iterates takes up.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .coolant import tube_conductance
 from .numerics import segmented_scan
 from .panel import extremes_across
+from .pytree import pytree
 from .revolution import Loads
 from .satellite import Params, State, Step, depart, step
 
@@ -41,10 +40,7 @@ EXACT = lax.Precision.HIGHEST
 CHARGE_CLOSURE = 1e-5
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Record:
     """One revolution. Time series have a leading axis of steps; all have satellites last.
 
@@ -96,9 +92,7 @@ class Record:
     panel_coldest: Float[Array, "nx ny b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Cycle:
     """How the periodic orbit was found.
 

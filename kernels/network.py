@@ -7,21 +7,16 @@ Satellites on the last axis. In time each node takes an implicit stage at a frac
 extrapolated from it; theta is fitted to the node's own rate (`fitted_theta`).
 """
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import SIGMA
 from .linear import linear_map
+from .pytree import pytree, static
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Network:
     """Nodes and what links them.
 
@@ -49,7 +44,7 @@ class Network:
     heater_setpoint: Float[Array, "n b"]
     heater_max: Float[Array, "n b"]
     heat: Float[Array, "n b"]
-    names: tuple[str, ...] = field(metadata={"static": True})
+    names: tuple[str, ...] = static()
 
     def index(self, name: str) -> int | None:
         """Position of a node, None where the case has none."""

@@ -4,21 +4,16 @@ Axes are the mean equator and equinox of date. Over one revolution the elements 
 `position_at_time` are pure Kepler, `propagate` carries the mean elements from one revolution to another.
 """
 
-from dataclasses import dataclass
-from typing import no_type_check
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import DAY, J2_EARTH, MEAN_SUN_RATE, MU_EARTH, R_EARTH
 from .numerics import dot, safe_arccos, wrap_angle
+from .pytree import pytree
 
 
-# vmap rebuilds a pytree with batched leaves and with placeholders, so its fields are not checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Orbit:
     """Mean elements of one orbit, mean equator and equinox of date.
 

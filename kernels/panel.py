@@ -1,21 +1,16 @@
 """Radiator panels as a design names them, and what a grid leaves of their extremes."""
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from .platforms import choose
+from .pytree import pytree, static
 from .sheet import Sheet
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Panel:
     """Radiator panels made of equal strips: half a tube pitch across (y), the flow length along (x).
 
@@ -46,8 +41,8 @@ class Panel:
     emission: Float[Array, " b"]
     to_space: Float[Array, " b"]
     heat: Float[Array, " b"]
-    nx: int = field(metadata={"static": True})
-    ny: int = field(metadata={"static": True})
+    nx: int = static()
+    ny: int = static()
 
     @property
     def area(self) -> Float[Array, " b"]:

@@ -1,12 +1,13 @@
 """One computation in several ways, of which each platform traces only its own."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
-from jax.extend import core
 from jax.interpreters import ad, batching, mlir
+
+from .primitive import new_primitive
 
 
 def choose(
@@ -39,24 +40,13 @@ def choose(
     return jax.tree.unflatten(out_tree, found)
 
 
-_choice = core.Primitive("platform_choice")
-_choice.multiple_results = True
+_choice = new_primitive("platform_choice")
 
 
 def _way(platform, *leaves, ways, tree, static, **_params):
     known = dict(ways)
     way = known.get(platform, known["default"])
     return jax.tree.leaves(way(*jax.tree.unflatten(tree, leaves), **dict(static)))
-
-
-@cache
-def _compiled(**params):
-    return jax.jit(partial(_choice.bind, **params))
-
-
-@_choice.def_impl
-def _(*leaves, **params):
-    return _compiled(**params)(*leaves)
 
 
 @_choice.def_abstract_eval

@@ -1,8 +1,5 @@
 """Thermal and power loads over one revolution of a satellite, in time steps that straddle no shadow edge."""
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +10,7 @@ from .environment import albedo_factor_pairs, view_factor_pairs
 from .numerics import safe_norm
 from .orbit import Orbit, orbit_normal, period, position_at_time
 from .orbit_average import shadow_seconds
+from .pytree import pytree, static
 from .sun import beta_angle
 
 # A stretch shorter than this part of the revolution gets no step of its own: the rounding of a time in
@@ -22,10 +20,7 @@ SHORTEST = 1e-6
 PENUMBRA_STEPS = 2
 
 
-# vmap rebuilds a pytree with batched leaves and placeholders: no shape check of its fields at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Surfaces:
     """Optics of what the environment heats. Radiator faces: 0 along the radiator's normal, 1 opposite.
 
@@ -54,9 +49,7 @@ class Surfaces:
     body_emissivity: Float[Array, ""]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Revolution:
     """One satellite on one orbit at one epoch. Sun, node and perigee are frozen over the revolution.
 
@@ -96,12 +89,10 @@ class Revolution:
     demand_levels: Float[Array, " k+1"]
     eclipse_demand: Float[Array, ""]
     incident: Float[Array, "3 2"] | None = None
-    array_drive: str = field(default="fixed", metadata={"static": True})
+    array_drive: str = static(default="fixed")
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Loads:
     """Loads of a revolution, one row per time step, values at mid-step.
 
@@ -129,9 +120,7 @@ class Loads:
     incident: Float[Array, "n 3 3"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Geometry:
     """Sun and shadow of a revolution.
 

@@ -16,10 +16,6 @@ followed by the panel only so far, which the heat balance of a revolution shows.
 step".
 """
 
-from dataclasses import dataclass
-from typing import no_type_check
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -37,6 +33,7 @@ from .network import Network
 from .numerics import compensated_sum
 from .panel import Panel, strip
 from .payload import Payload
+from .pytree import pytree
 from .revolution import Loads
 from .solar_array import SolarArray, array_power
 
@@ -45,10 +42,7 @@ from .solar_array import SolarArray, array_power
 PASSES, BYPASS_PASSES = 2, 3
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Bus:
     """Electrical loads besides compute, heaters and pump.
 
@@ -63,9 +57,7 @@ class Bus:
     conversion_efficiency: Float[Array, " b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Params:
     """A satellite's design. What a design lacks is None.
 
@@ -85,9 +77,7 @@ class Params:
     space_temperature: Float[Array, " b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class State:
     """What a step carries on.
 
@@ -102,9 +92,7 @@ class State:
     energy: Float[Array, " b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Power:
     """The bus over one step, mean powers [W].
 
@@ -137,9 +125,7 @@ class Power:
     drift: Float[Array, " b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Step:
     """What one step reports besides the new state.
 
@@ -158,9 +144,7 @@ class Step:
     panel_mean4: Float[Array, " b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Underway:
     """A state between two steps.
 
@@ -271,9 +255,7 @@ def node_heat(params: Params, load: Loads, power: Power, heaters: Float[Array, "
     return heat
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Wall:
     """The panel's tube cells in the first half of a step.
 
@@ -288,9 +270,7 @@ class Wall:
     response: Float[Array, "nx b"]
 
 
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Stage:
     """The implicit stage of nodes and fluid.
 

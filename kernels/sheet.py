@@ -8,24 +8,18 @@ k(T)/k(T_REF) dT: the flow between two cells is their conductance at T_REF times
 exact for one material and conserves heat to rounding.
 """
 
-from dataclasses import dataclass, field
-from typing import no_type_check
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
+from .pytree import pytree, static
 
 # Where a material's polynomials in temperature are expanded [K].
 T_REF = 300.0
 
 
-# scan and vmap rebuild a pytree with other ranks: its fields cannot be shape-checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Sheet:
     """A panel as its cells see it. Each array has the grid's axes at full length, or 1 where all cells are alike.
 
@@ -56,8 +50,8 @@ class Sheet:
     across_slope: tuple[Float[Array, "i j b"], ...]
     pipe: tuple[Float[Array, "f j b"], ...]
     pipe_limit: tuple[Float[Array, "f j b"], ...]
-    nx: int = field(metadata={"static": True})
-    ny: int = field(metadata={"static": True})
+    nx: int = static()
+    ny: int = static()
 
     @property
     def linear(self) -> bool:

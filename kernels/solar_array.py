@@ -1,17 +1,12 @@
 """Solar array: electrical power of the cells, and what years in orbit take from it."""
 
-from dataclasses import dataclass
-from typing import no_type_check
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .pytree import pytree
 
-# Transformations rebuild a pytree with placeholders for leaves: its fields cannot be checked at run time.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+
+@pytree
 class SolarArray:
     """Solar array of one satellite, or of a batch.
 
