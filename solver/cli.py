@@ -112,6 +112,15 @@ def run(
     precision: PrecisionOption = Precision.single,
     device: DeviceOption = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows solved at once on each device.")] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for later.")] = True,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="One of several processes; a cluster that JAX knows tells which.")
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the first process listens.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes.")] = None,
+    process_index: Annotated[int | None, typer.Option(min=0, help="Which of them this one is.")] = None,
 ) -> None:
     """Run a case, or go on with an interrupted run, and write its results and pictures."""
     with _readable():
@@ -119,21 +128,41 @@ def run(
         from . import devices
 
         loaded = cases.load(case, set_ or ())
-        devices.configure(device, precision)
+        join = _joining(distributed, coordinator, processes, process_index)
+        joined = devices.configure(device, precision, cache, join)
         out = out or Path("runs") / Path(case).stem
         with _quiet():
-            code = _run(loaded, out, precision, chunk)
+            code = _run(loaded, out, precision, chunk, joined)
     if code:
         raise typer.Exit(code)
 
 
-def _run(case: Any, out: Path, precision: str, chunk: int | None) -> int:
+def _joining(distributed: bool, *where: Any) -> Any:
+    """What finds the other processes of the run."""
+    from . import processes
+
+    names = ("--coordinator", "--processes", "--process-index")
+    given = [name for name, value in zip(names, where) if value is not None]
+    if given and not distributed:
+        raise typer.BadParameter(f"{given[0]} goes with --distributed")
+    if given and len(given) < len(names):
+        raise typer.BadParameter(f"{', '.join(names)} go together; got {', '.join(given)} only")
+    if given and where[2] >= where[1]:
+        raise typer.BadParameter(f"--process-index: got {where[2]}; must be below --processes, {where[1]}")
+    return (lambda: processes.join(*where)) if distributed else (lambda: processes.ALONE)
+
+
+def _run(case: Any, out: Path, precision: str, chunk: int | None, processes: Any) -> int:
     from . import accuracy, plots, summary
     from . import run as runner
 
     console = _console()
-    with _progress() as report:
-        outcome = runner.run(case, out, precision=precision, chunk=chunk, progress=report)
+    with _progress(processes.first) as report:
+        outcome = runner.run(
+            case, out, precision=precision, chunk=chunk, progress=report, processes=processes
+        )
+    if not processes.first:
+        return INTERRUPTED if outcome.interrupted else 0
     if not outcome.interrupted:
         outcome.accuracy = accuracy.estimate(outcome)
     runner.conclude(outcome)
@@ -162,7 +191,7 @@ def _console() -> Any:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress(shown: bool = True) -> Iterator[Any]:
     """A bar with rate and time left on a terminal; nothing in a pipe."""
     from rich.console import Console
     from rich.progress import (
@@ -183,7 +212,7 @@ def _progress() -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
         task = bar.add_task("compiling", total=None, rate="")
         start = None
 

@@ -1,6 +1,7 @@
 """Devices and precision, and the split of one batch of rows over the devices of this machine."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ CPU_FLAGS = {
     "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=100000000",
     "xla_cpu_prefer_vector_width": 512,
 }
+GIB = 1 << 30
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
 
 
@@ -22,8 +24,21 @@ class DeviceError(RuntimeError):
     """The device that was asked for is not there."""
 
 
-def configure(device: str | None = None, precision: str = "single") -> None:
+def configure(
+    device: str | None = None,
+    precision: str = "single",
+    cache: bool = True,
+    join: Callable[[], Any] = lambda: None,
+) -> Any:
     """Choose platform, precision, host devices and compilation cache. Call before JAX first computes.
+
+    Args:
+        device, precision: As on the command line.
+        cache: Whether compiled programs are kept between runs.
+        join: What finds the other processes of a run, when all is set and before JAX looks for devices.
+
+    Returns:
+        What `join` gives.
 
     One XLA host device per core: code inside scan and while uses one core, so a batch split over as many
     host devices as there are cores is what fills the machine.
@@ -44,11 +59,15 @@ def configure(device: str | None = None, precision: str = "single") -> None:
         jax.config.update("jax_platforms", _PLATFORMS[device])
     if precision == "double":
         jax.config.update("jax_enable_x64", True)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if not cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    joined = join()
     check(device)
+    return joined
 
 
 def check(device: str | None) -> None:
@@ -82,15 +101,45 @@ def cache_dir() -> Path:
 
 
 def describe() -> dict[str, Any]:
-    """Platform, kind and number of the devices a run uses."""
+    """Platform, kind, number and memory of the devices a run uses, and the most that was in use on one of them."""
     import jax
 
     devices = jax.local_devices()
-    return {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)}
+    found = {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+        "memory_gib": round(memory() / GIB, 3),
+    }
+    used = _in_use(devices[0])
+    return found if used is None else found | {"peak_memory_gib": round(used / GIB, 3)}
 
 
-def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
-    """Rows solved at once: `per_device` on each device, fewer when the run has fewer rows.
+def memory() -> int:
+    """Memory of one device [bytes]; on a CPU its share of the machine's."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+
+
+def _in_use(device: Any) -> int | None:
+    stats = device.memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return None
+    # The process's, of which a device has its share. In KiB, on a Mac in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1, processes: int = 1) -> int:
+    """Rows that a process solves at once: `per_device` on each device, fewer when it has fewer rows.
 
     Always a multiple of the number of devices, and the same for every chunk of a run, so that a run
     compiles once.
@@ -99,8 +148,16 @@ def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> i
 
     count = jax.local_device_count()
     default = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
-    needed = -(-max(rows, at_least) // count)
-    return count * min(per_device or default, needed)
+    needed = even(max(-(-rows // processes), at_least))
+    return min(count * (per_device or default), needed)
+
+
+def even(rows: int) -> int:
+    """Rows, or as many more as make equal shares of the devices."""
+    import jax
+
+    count = jax.local_device_count()
+    return -(-rows // count) * count
 
 
 def sharded(function: Callable, over: Sequence[Any] | None = None) -> Callable:

@@ -1,9 +1,11 @@
 """The run directory: the case, the dataset on Zarr, and what lets a run go on after it was stopped.
 
     case.toml       the resolved case
-    plan.json       what the directory belongs to: case hash, precision, rows
+    plan.json       what the directory belongs to: case hash, precision, rows, rows a chunk
     results.zarr    the dataset; `open_run` reads it
-    rows/A-B.npz    one value a row and quantity, rows A..B-1; written after their series: the mark of done
+    rows/A-B.npz    one value a row and quantity, rows A..B-1, and the sizes of the files of their series, after
+                    which it is written: the mark of done
+    process-N.lock  held by the process N that computes here
     summary.json    the summary table
     *.png           pictures
 
@@ -16,16 +18,21 @@ revolution with the hottest chip and of that with the longest eclipse.
 import json
 import os
 import platform
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 DATASET = "results.zarr"
 FEATURED = HOTTEST, DARKEST = "hottest", "darkest"  # groups of the dataset
 _PLAN, _ROWS = "plan.json", "rows"
+_SEAL = ".zmetadata"  # of a dataset that is whole
+_FILES, _BYTES = "files", "bytes"  # of a mark: the files of its series, and their sizes
 FILL = 9.969209968386869e36  # netCDF's default fill value for floats
 NOT_RUN = -1  # status of a row that an interrupted run did not reach
 FAILED = 2
@@ -35,34 +42,63 @@ class RunDirectoryError(ValueError):
     """The directory belongs to another run, or to none."""
 
 
-def prepare(path: Path, plan: Mapping[str, Any], resolved: str) -> int:
-    """Make the directory ready and return the first row that is still to be solved.
+@contextmanager
+def claim(path: Path, process: int = 0) -> Iterator[None]:
+    """Keep other runs out of the directory, which is made if it is not there, until the block or this process ends.
 
     Raises:
-        RunDirectoryError: it holds a run of another case, precision or version.
+        RunDirectoryError: another process computes there.
     """
-    kept = path / _PLAN
-    if kept.exists():
-        old = json.loads(kept.read_text())
-        for key, said in (
-            ("case_hash", "another case"),
-            ("precision", "another precision"),
-            ("version", "another dawndusk"),
-        ):
-            if old.get(key) != plan[key]:
-                raise RunDirectoryError(
-                    f"{path} holds a run of {said} ({key} {old.get(key)}, now {plan[key]}): "
-                    "choose another --out, or delete the directory"
-                )
-        return _done(path)
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose another --out")
     path.mkdir(parents=True, exist_ok=True)
-    (path / _ROWS).mkdir(exist_ok=True)
-    (path / "case.toml").write_text(resolved)
+    lock = filelock.FileLock(path / f"process-{process}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise RunDirectoryError(
+            f"{path}: another run is at work here; wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The plan that the directory was begun with, None if it was not.
+
+    Raises:
+        RunDirectoryError: it holds a run of another case, precision or version than `plan`.
+    """
+    kept = path / _PLAN
+    if not kept.exists():
+        return None
+    old = json.loads(kept.read_text())
+    for key, said in (
+        ("case_hash", "another case"),
+        ("precision", "another precision"),
+        ("version", "another dawndusk"),
+    ):
+        if old.get(key) != plan[key]:
+            raise RunDirectoryError(
+                f"{path} holds a run of {said} ({key} {old.get(key)}, now {plan[key]}): "
+                "choose another --out, or delete the directory"
+            )
+    return old
+
+
+def begin(path: Path, fleet: Any, plan: Mapping[str, Any], resolved: str) -> None:
+    """Make the directory ready for a run of `plan`, or for the rest of one, so that its dataset can be read from
+    the first rows on."""
+    (path / _ROWS).mkdir(parents=True, exist_ok=True)
+    write_text(path / "case.toml", resolved)
+    if (path / _PLAN).exists():
+        (path / DATASET / _SEAL).unlink(missing_ok=True)
+        return
+    _places(fleet).to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
     # Last: only a directory that is complete up to here counts as begun.
-    write_text(kept, json.dumps(dict(plan), indent=1))
-    return 0
+    write_text(path / _PLAN, json.dumps(dict(plan), indent=1))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,30 +113,72 @@ def _marks(path: Path) -> list[tuple[int, int, Path]]:
     return sorted((int(first), int(last), mark) for first, last, mark in spans)
 
 
-def _done(path: Path) -> int:
-    marks = _marks(path)
-    return marks[-1][1] if marks else 0
+def rows_marked(path: Path) -> int:
+    """Rows that any process has finished."""
+    return sum(last - first for first, last, _ in _marks(path))
 
 
-def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int) -> None:
-    """Store rows `first`.. of a run of `rows`: maps and series, then the scalars as the mark.
+def unfinished(path: Path, rows: int, chunk: int, process: int = 0, processes: int = 1) -> list[int]:
+    """First rows of the chunks that are still to be solved, of every `processes`-th chunk from `process` on.
 
-    A kill before the mark loses these rows only: they are solved and written again.
+    A mark that cannot be read, or whose series' files have another size than they were written with, is taken away:
+    its rows are solved again.
+    """
+    done = set()
+    for first, _, mark in _marks(path):
+        if first // chunk % processes != process:
+            continue
+        if _whole(path, mark):
+            done.add(first)
+        else:
+            mark.unlink()
+    return [first for first in range(process * chunk, rows, processes * chunk) if first not in done]
+
+
+def _whole(path: Path, mark: Path) -> bool:
+    try:
+        with np.load(mark) as part:
+            files = dict(zip(part[_FILES].tolist(), part[_BYTES].tolist()))
+            intact = part.zip is None or part.zip.testzip() is None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    return intact and all(_size(path / DATASET / name) == size for name, size in files.items())
+
+
+def _size(path: Path) -> int:
+    # What is all fill value has no file.
+    return path.stat().st_size if path.exists() else 0
+
+
+def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
+    """Store a chunk of a run of `rows`, from `first` on: maps and series, then the scalars as the mark.
+
+    Processes may write different chunks of one store at once. A kill before the mark loses these rows only: they are
+    solved and written again.
     """
     from .quantities import SCALARS
 
     status = values["status"]
     count = len(status)
     failed = status == FAILED
-    group = _group(path)
-    for name, value in values.items():
-        if name not in SCALARS:
-            _array(group, name, rows, value)[first : first + count] = _masked(value, failed)
+    series = {name: value for name, value in values.items() if name not in SCALARS}
+    with filelock.FileLock(path / "arrays.lock"):
+        group = _group(path)
+        arrays = {name: _array(group, name, rows, chunk, value) for name, value in series.items()}
+    files = {}
+    for name, value in series.items():
+        arrays[name][first : first + count] = _masked(value, failed)
+        file = f"{name}/{'.'.join([str(first // chunk), *['0'] * (value.ndim - 1)])}"
+        files[file] = _size(path / DATASET / file)
     scalars = {name: value for name, value in values.items() if name in SCALARS}
     mark = path / _ROWS / f"{first:09d}-{first + count:09d}.npz"
     part = mark.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, **scalars)
+        np.savez(
+            file,
+            **scalars,
+            **{_FILES: np.array(list(files), str), _BYTES: np.array(list(files.values()), int)},
+        )
     os.replace(part, mark)
 
 
@@ -117,7 +195,7 @@ def _group(path: Path) -> Any:
     return zarr.open_group(str(path / DATASET), mode="a", zarr_format=2)
 
 
-def _array(group: Any, name: str, rows: int, value: np.ndarray) -> Any:
+def _array(group: Any, name: str, rows: int, chunk: int, value: np.ndarray) -> Any:
     from .quantities import VARIABLES
 
     if name in group:
@@ -126,7 +204,7 @@ def _array(group: Any, name: str, rows: int, value: np.ndarray) -> Any:
     return group.create_array(
         name,
         shape=(rows, *value.shape[1:]),
-        chunks=value.shape,
+        chunks=(chunk, *value.shape[1:]),
         dtype=value.dtype,
         fill_value=FILL,
         attributes={
@@ -143,7 +221,7 @@ def read_rows(path: Path, rows: int) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     for first, last, mark in _marks(path):
         with np.load(mark) as part:
-            for name in part.files:
+            for name in set(part.files) - {_FILES, _BYTES}:
                 value = part[name]
                 if name not in out:
                     empty = (
@@ -162,27 +240,40 @@ def read_rows(path: Path, rows: int) -> dict[str, np.ndarray]:
 
 
 def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write what has satellites and epochs, the coordinates and the attributes; then seal the dataset."""
-    import xarray as xr
+    """Write what has satellites and epochs, and the attributes; then seal the dataset."""
     import zarr
 
-    from .quantities import FACES, SCALARS, SOURCES
+    places = _places(fleet)
+    dataset = _with_scalars(places, scalars).assign_attrs(dict(attributes) | versions())
+    group = _group(path)
+    for name in set(group.array_keys()) & set(dataset.variables):
+        # An earlier process wrote them already, with the rows that it had.
+        del group[name]
+    encoding = _EPOCH | {
+        name: {"_FillValue": FILL}
+        for name, value in scalars.items()
+        if np.issubdtype(value.dtype, np.floating)
+    }
+    dataset.to_zarr(path / DATASET, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
+    zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
 
-    row = np.asarray(fleet.row)
-    data = {
+
+_EPOCH: dict[str, Any] = {"epoch": {"units": "seconds since 1970-01-01", "dtype": "int64"}}
+
+
+def _places(fleet: Any) -> Any:
+    """Dataset of what the fleet's rows stand for, and of the coordinates."""
+    import xarray as xr
+
+    from .quantities import FACES, SOURCES
+
+    index = {
         "revolution_index": (
             ("satellite", "epoch"),
-            row.astype(np.int32),
+            np.asarray(fleet.row).astype(np.int32),
             {"units": "1", "long_name": "row of the maps and series that are this satellite's at this epoch"},
         )
     }
-    encoding: dict[str, Any] = {}
-    for name, value in scalars.items():
-        variable = SCALARS[name]
-        attrs = {"units": variable.unit, "long_name": variable.meaning}
-        data[name] = (("satellite", "epoch", *variable.dims), value[row], attrs)
-        if np.issubdtype(value.dtype, np.floating):
-            encoding[name] = {"_FillValue": FILL}
     coordinates = {
         "satellite": ("satellite", np.asarray(fleet.names, dtype=object), {"long_name": "satellite"}),
         "epoch": ("epoch", _times(fleet.epochs), {"long_name": "epoch, UTC"}),
@@ -191,14 +282,18 @@ def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes
         "source": ("source", np.asarray(SOURCES, dtype=object), {"long_name": "source of incident flux"}),
         **_cells(fleet.params.panel),
     }
-    encoding["epoch"] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
-    dataset = xr.Dataset(data, coordinates, attrs=dict(attributes) | versions())
-    group = _group(path)
-    for name in set(group.array_keys()) & set(dataset.variables):
-        # An interrupted run wrote them already, with the rows that it had.
-        del group[name]
-    dataset.to_zarr(path / DATASET, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
-    zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
+    return xr.Dataset(index, coordinates)
+
+
+def _with_scalars(places: Any, scalars: Mapping[str, np.ndarray]) -> Any:
+    from .quantities import SCALARS
+
+    row, data = places["revolution_index"].values, {}
+    for name, value in scalars.items():
+        variable = SCALARS[name]
+        attrs = {"units": variable.unit, "long_name": variable.meaning}
+        data[name] = (("satellite", "epoch", *variable.dims), value[row], attrs)
+    return places.assign(data)
 
 
 def write_featured(
@@ -267,16 +362,25 @@ def open_run(path: Path) -> Any:
     """The dataset of a run directory, with maps and series on (satellite, epoch) like everything else.
 
     Lazy: a series is read when it is used. `xarray.open_zarr(path / "results.zarr")` gives the same with
-    maps and series on `revolution`.
+    maps and series on `revolution`. Of a run that was stopped, or is still at work, it holds what there is: rows that
+    were not reached have the status NOT_RUN and no numbers.
     """
     import xarray as xr
 
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
-    dataset = xr.open_zarr(store)
+    sealed = (store / _SEAL).exists()
+    dataset = xr.open_zarr(store, consolidated=sealed)
     index = dataset["revolution_index"]
-    return dataset.drop_vars("revolution_index").isel(revolution=index)
+    if not sealed:
+        scalars = read_rows(Path(path), int(index.max()) + 1)
+        dataset = _with_scalars(dataset, {name: _unfilled(value) for name, value in scalars.items()})
+    return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
+
+
+def _unfilled(value: np.ndarray) -> np.ndarray:
+    return np.where(value == FILL, np.nan, value) if np.issubdtype(value.dtype, np.floating) else value
 
 
 def open_featured(path: Path, group: str) -> Any:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ..kernels import march, orbit, revolution, satellite, sun
 from . import build, devices, results
 from . import case as cases
+from .processes import ALONE, Processes, together, wait_for_others
 from .quantities import MAPS, SCALARS, quantities
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
@@ -75,6 +77,7 @@ def run(
     precision: str = "single",
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, rows: None,
+    processes: Processes = ALONE,
 ) -> Outcome:
     """Solve every row of a case into the directory `out`, going on from what it already holds.
 
@@ -82,33 +85,52 @@ def run(
         case: `schema.Case`.
         out: Run directory; made if it is not there.
         precision: "single" or "double".
-        chunk: Rows per device solved at once.
+        chunk: Rows per device solved at once, of a run that begins; as many as `devices` says and memory holds.
         progress: Called with rows done and rows in all, after each chunk.
+        processes: Which of the processes of the run this one is; the first waits for the others' rows.
 
     Raises:
-        RunDirectoryError: `out` belongs to another run.
+        RunDirectoryError: `out` belongs to another run, or one is at work there.
     """
     wall = Walls()
     if precision == "double":
         jax.config.update("jax_enable_x64", True)
-    with Clock(wall, "build"):
-        fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
-    rows = row_count(fleet)
-    plan = {"case_hash": cases.case_hash(case), "precision": precision, "rows": rows, "version": _version()}
-    first = results.prepare(out, plan, cases.to_toml(case))
-    solver = Solver(case, fleet, devices.chunk_rows(rows, chunk, at_least=SMALLEST_CHUNK), wall)
-    interrupted = False
-    progress(first, rows)
-    done = first
-    try:
-        for start, values in solver.chunks(first):
-            with Clock(wall, "run"):
-                results.write_rows(out, start, values, rows)
-            done = start + len(values["status"])
-            progress(done, rows)
-    except KeyboardInterrupt:
-        interrupted = True
-    scalars = results.read_rows(out, rows)
+    plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
+    with ExitStack() as held:
+        with together(processes):
+            held.enter_context(results.claim(out, processes.index))
+            kept = results.kept_plan(out, plan)
+            with Clock(wall, "build"):
+                fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+        rows = row_count(fleet)
+        if kept is None:
+            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK, processes.count)
+            solver = Solver(case, fleet, size, wall)
+            if chunk is None:
+                solver.fit(devices.memory())
+            kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
+        else:
+            solver = Solver(case, fleet, devices.even(max(kept["chunk"], SMALLEST_CHUNK)), wall)
+        with together(processes):
+            if processes.first:
+                results.begin(out, fleet, kept, cases.to_toml(case))
+        theirs = results.kept_plan(out, plan)
+        if theirs != kept:
+            raise devices.DeviceError("the processes of the run have devices unlike each other: give --chunk")
+        left = results.unfinished(out, rows, kept["chunk"], processes.index, processes.count)
+        solved, interrupted = 0, False
+        progress(results.rows_marked(out), rows)
+        try:
+            for start, values in solver.chunks(left, kept["chunk"]):
+                with Clock(wall, "run"):
+                    results.write_rows(out, start, values, rows, kept["chunk"])
+                solved += len(values["status"])
+                progress(results.rows_marked(out), rows)
+            if processes.first:
+                wait_for_others(out, rows, processes, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+    scalars = results.read_rows(out, rows) if processes.first else {}
     return Outcome(
         out,
         case,
@@ -116,9 +138,9 @@ def run(
         solver,
         scalars,
         wall,
-        done - first,
-        interrupted,
-        devices.describe() | {"chunk": solver.size},
+        solved,
+        interrupted or (processes.first and results.rows_marked(out) < rows),
+        devices.describe() | {"processes": processes.count, "chunk": kept["chunk"]},
     )
 
 
@@ -154,14 +176,14 @@ class Solver:
         self._revolutions = _leaves(fleet.revolutions, 0)
         self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
 
-    def chunks(self, first: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Solved rows from `first` on, chunk by chunk: first row of the chunk, and its quantities.
+    def chunks(self, starts: Iterable[int], count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """First row and quantities of the chunks of `count` rows at most that begin at `starts`.
 
         The next chunk computes while the one before is fetched and written.
         """
         pending = None
-        for start in range(first, self.rows, self.size):
-            rows = np.arange(start, min(start + self.size, self.rows))
+        for start in starts:
+            rows = np.arange(start, min(start + count, self.rows))
             solution = self._solution(rows, series=self.case.run.save != "summary")
             next(solution)
             if pending is not None:
@@ -196,8 +218,7 @@ class Solver:
         for k in range(self.case.run.revolutions):
             source = self._revolutions if k == 0 else _leaves(build.advance(self.fleet, k), 0)
             revolutions = [leaf[padded] for leaf in source]
-            with Clock(self.wall, "compile"):
-                program = self._compiled(revolutions, params, state, change)
+            program = self._compiled()
             with Clock(self.wall, "run"):
                 state, started = program(revolutions, params, state, change)
                 if values is not None:
@@ -208,13 +229,32 @@ class Solver:
             joined.add(_host(values, len(rows), series))
         yield joined.values()
 
-    def _compiled(self, *arguments):
+    def fit(self, memory: int) -> None:
+        """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
+        while self._needed() > memory and self.size > devices.even(SMALLEST_CHUNK):
+            self.size = devices.even(max(self.size // 2, SMALLEST_CHUNK))
+            self._program = None
+
+    def _needed(self) -> int:
+        """Bytes of a device. Two chunks are on their way at once."""
+        found = self._compiled().memory_analysis()
+        moved = found.argument_size_in_bytes + found.output_size_in_bytes
+        return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
+
+    def _compiled(self):
         if self._program is None:
             trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
             structures = [jax.tree.structure(tree) for tree in trees]
             run = self.case.run
             solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
-            self._program = devices.sharded(solve).lower(*arguments).compile()
+
+            def chunk(leaves):
+                return [jax.ShapeDtypeStruct((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+
+            inputs = (chunk(leaves) for leaves in (self._revolutions, self._params, self._state))
+            change = chunk([np.ones(1, self._params[0].dtype), np.ones(1, bool)])
+            with Clock(self.wall, "compile"):
+                self._program = devices.sharded(solve).lower(*inputs, tuple(change)).compile()
         return self._program
 
 
