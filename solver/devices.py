@@ -9,6 +9,7 @@ from typing import Any
 # Rows per device and chunk. On a CPU 128-256 panels of 32 x 16 cells fit a core's second-level cache; an
 # accelerator wants enough rows to fill every lane.
 ROWS_PER_DEVICE = {"cpu": 128, "gpu": 4096, "tpu": 1024}
+LANES = 16  # numbers in the widest vector register
 PRECISIONS = {"single": "float32", "double": "float64"}
 # What makes XLA's loops on a CPU fast: the sweeps of a march compiled as one function each instead of being
 # dispatched operation by operation (twice the speed), and whole vector registers. Other devices ignore them.
@@ -41,13 +42,14 @@ def configure(
         What `join` gives.
 
     One XLA host device per core: code inside scan and while uses one core, so a batch split over as many
-    host devices as there are cores is what fills the machine.
+    host devices as there are cores is what fills the machine. Two at least: XLA compiles for a single one what
+    rounds otherwise, and a run's numbers are to be the same on every machine of a kind.
 
     Raises:
         DeviceError: the platform has no device here.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    wanted = {"xla_force_host_platform_device_count": cores(), **CPU_FLAGS}
+    wanted = {"xla_force_host_platform_device_count": max(2, cores()), **CPU_FLAGS}
     extra = [f"--{name}={value}" for name, value in wanted.items() if name not in flags]
     os.environ["XLA_FLAGS"] = " ".join([*flags.split(), *extra])
     # XLA logs what a user can do nothing about (cached code, missing plugins) to standard error.
@@ -138,18 +140,19 @@ def _in_use(device: Any) -> int | None:
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1, processes: int = 1) -> int:
-    """Rows that a process solves at once: `per_device` on each device, fewer when it has fewer rows.
+def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
+    """Rows that a process solves at once: as many on each of its devices, whole chunks of a run alike.
 
-    Always a multiple of the number of devices, and the same for every chunk of a run, so that a run
-    compiles once.
+    On each device `per_device`, or what fills it but twice the run at most: whole vector registers, and the same
+    whatever the number of devices, since XLA's code for another number of rows rounds differently.
     """
     import jax
 
     count = jax.local_device_count()
-    default = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
-    needed = even(max(-(-rows // processes), at_least))
-    return min(count * (per_device or default), needed)
+    if per_device is not None:
+        return count * per_device
+    full = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
+    return even(max(count * min(full, max(LANES, 1 << (max(rows, 2) // 2 - 1).bit_length())), at_least))
 
 
 def even(rows: int) -> int:

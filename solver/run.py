@@ -104,13 +104,13 @@ def run(
                 fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
         rows = row_count(fleet)
         if kept is None:
-            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK, processes.count)
+            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
             solver = Solver(case, fleet, size, wall)
             if chunk is None:
                 solver.fit(devices.memory())
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
         else:
-            solver = Solver(case, fleet, devices.even(max(kept["chunk"], SMALLEST_CHUNK)), wall)
+            solver = Solver(case, fleet, devices.even(kept["chunk"]), wall)
         with together(processes):
             if processes.first:
                 results.begin(out, fleet, kept, cases.to_toml(case))

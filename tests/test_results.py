@@ -11,7 +11,7 @@ from dawndusk.solver import results
 
 NODES = ("structure", "chip")
 STEPS, CELLS = 5, (4, 6)
-PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "version": "1"}
+PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1"}
 
 
 def make_fleet(row):
@@ -41,9 +41,9 @@ def make_values(rows, status=0):
 
 def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
     fleet = make_fleet([[0, 1], [0, 1], [2, 3]])
-    assert results.prepare(tmp_path, PLAN, "title = 'x'\n") == 0
-    results.write_rows(tmp_path, 0, make_values([0, 1]), 4)
-    results.write_rows(tmp_path, 2, make_values([2, 3]), 4)
+    results.begin(tmp_path, fleet, PLAN, "title = 'x'\n")
+    results.write_rows(tmp_path, 0, make_values([0, 1]), 4, 2)
+    results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
     results.finish(tmp_path, fleet, results.read_rows(tmp_path, 4), {"case_hash": "abc"})
 
     with xr.open_zarr(tmp_path / results.DATASET) as data:
@@ -63,15 +63,16 @@ def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
 
 
 def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
-    results.prepare(tmp_path, PLAN, "")
+    fleet = make_fleet([[0], [1], [2], [3]])
+    results.begin(tmp_path, fleet, PLAN, "")
     values = make_values([0, 1, 2, 3])
     values["status"][1] = results.FAILED
     for name in ("panel_max_c", "node_max_c", "node_c"):
         values[name][1] = np.nan
-    results.write_rows(tmp_path, 0, values, 4)
+    results.write_rows(tmp_path, 0, values, 4, 4)
     scalars = results.read_rows(tmp_path, 4)
     assert np.isfinite(scalars["panel_max_c"]).all()
-    results.finish(tmp_path, make_fleet([[0], [1], [2], [3]]), scalars, {})
+    results.finish(tmp_path, fleet, scalars, {})
 
     with xr.open_zarr(tmp_path / results.DATASET, mask_and_scale=False) as raw:
         for name in ("panel_max_c", "node_max_c", "node_c"):
@@ -81,25 +82,85 @@ def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
         np.testing.assert_array_equal(raw["status"].values[:, 0], [0, 2, 0, 0])
 
 
-def test_a_run_goes_on_after_its_last_mark(tmp_path):
-    results.prepare(tmp_path, PLAN, "")
-    results.write_rows(tmp_path, 0, make_values([0, 1]), 4)
+def begun(path, chunks):
+    """A run of four rows that has done some of its chunks of two."""
+    results.begin(path, make_fleet([[0], [1], [2], [3]]), PLAN, "")
+    for first in chunks:
+        results.write_rows(path, first, make_values([first, first + 1]), 4, 2)
+
+
+def test_a_run_goes_on_where_a_mark_is_missing(tmp_path):
+    begun(tmp_path, [0])
     # Killed between the series and the mark of the next chunk: the mark decides.
-    results.write_rows(tmp_path, 2, make_values([7, 7]), 4)
+    results.write_rows(tmp_path, 2, make_values([7, 7]), 4, 2)
     (tmp_path / "rows" / "000000002-000000004.npz").unlink()
 
-    assert results.prepare(tmp_path, PLAN, "") == 2
+    assert results.kept_plan(tmp_path, PLAN) == PLAN
+    assert results.unfinished(tmp_path, 4, 2) == [2] and results.rows_marked(tmp_path) == 2
     assert results.read_rows(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
-    results.write_rows(tmp_path, 2, make_values([2, 3]), 4)
-    assert results.prepare(tmp_path, PLAN, "") == 4
+    results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
+    assert results.unfinished(tmp_path, 4, 2) == []
     assert results.read_rows(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: cut(path / "rows" / "000000000-000000002.npz"),
+        lambda path: (path / "rows" / "000000000-000000002.npz").write_bytes(b""),
+        lambda path: cut(path / results.DATASET / "node_c" / "0.0.0"),
+        lambda path: (path / results.DATASET / "panel_hottest_c" / "0.0").unlink(),
+    ],
+    ids=["mark cut", "mark empty", "series cut", "map gone"],
+)
+def test_what_is_cut_short_is_solved_again(tmp_path, spoil):
+    begun(tmp_path, [0, 2])
+    assert results.unfinished(tmp_path, 4, 2) == []
+    spoil(tmp_path)
+    assert results.unfinished(tmp_path, 4, 2) == [0]
+    assert results.rows_marked(tmp_path) == 2
+
+
+def test_processes_share_the_chunks(tmp_path):
+    begun(tmp_path, [2])
+    assert results.unfinished(tmp_path, 4, 2, process=0, processes=2) == [0]
+    assert results.unfinished(tmp_path, 4, 2, process=1, processes=2) == []
+    assert results.unfinished(tmp_path, 9, 2, process=1, processes=3) == [8]
+
+
+def test_an_unfinished_run_can_be_read(tmp_path):
+    begun(tmp_path, [])
+    assert results.open_run(tmp_path).sizes["satellite"] == 4
+    results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
+    data = results.open_run(tmp_path)
+    assert data["status"].values[:, 0].tolist() == [results.NOT_RUN, results.NOT_RUN, 0, 0]
+    assert np.isnan(data["panel_max_c"].values[:2]).all() and data["panel_max_c"].values[2:, 0].tolist() == [
+        2,
+        3,
+    ]
+    assert data["node_c"].isel(time=0, node=0).values[2:, 0].tolist() == [2, 3]
+
+
+def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
+    with results.claim(tmp_path):
+        with pytest.raises(results.RunDirectoryError, match="another run is at work here"):
+            with results.claim(tmp_path):
+                pass
+        with results.claim(tmp_path, 1):
+            pass
+    with results.claim(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(("key", "word"), [("case_hash", "another case"), ("precision", "another precision")])
 def test_another_run_is_refused(tmp_path, key, word):
-    results.prepare(tmp_path, PLAN, "")
+    begun(tmp_path, [])
     with pytest.raises(results.RunDirectoryError, match=word):
-        results.prepare(tmp_path, PLAN | {key: "other"}, "")
+        results.kept_plan(tmp_path, PLAN | {key: "other"})
     assert json.loads((tmp_path / "plan.json").read_text()) == PLAN
 
 
@@ -108,4 +169,5 @@ def test_what_is_no_run_directory_says_so(tmp_path):
         results.open_run(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(results.RunDirectoryError, match="is a file"):
-        results.prepare(tmp_path / "file", PLAN, "")
+        with results.claim(tmp_path / "file"):
+            pass

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -217,9 +218,10 @@ def test_chunks_are_of_one_size_and_split_evenly():
     count = jax.local_device_count()
     assert devices.chunk_rows(10_000) == count * devices.ROWS_PER_DEVICE["cpu"]
     assert devices.chunk_rows(10_000, per_device=7) == count * 7
-    assert devices.chunk_rows(1) == count
-    assert devices.chunk_rows(3, at_least=32) == 32
-    assert devices.chunk_rows(5 * count + 1) == 6 * count
+    assert devices.chunk_rows(1) == count * devices.LANES
+    assert devices.chunk_rows(3, at_least=1000) == 1000
+    assert devices.chunk_rows(100) == count * 64
+    assert devices.even(5 * count + 1) == 6 * count
 
 
 def test_sharded_equals_one_device():
@@ -230,23 +232,162 @@ def test_sharded_equals_one_device():
     assert len(found.sharding.device_set) == jax.local_device_count()
 
 
+def test_a_chunk_fits_the_device(straight):
+    """Half the rows need about half the memory; no chunk is smaller than a headroom search."""
+    solver = run.Solver(straight.case, straight.fleet, devices.even(128), run.Walls())
+    needed = solver._needed()
+    solver.fit(needed)
+    assert solver.size == 128
+    solver.fit(int(0.7 * needed))
+    assert solver.size == 64
+    solver.fit(1)
+    assert solver.size == devices.even(run.SMALLEST_CHUNK)
+
+
+def test_a_directory_at_work_is_refused(tmp_path):
+    with results.claim(tmp_path):
+        with pytest.raises(results.RunDirectoryError, match="another run is at work here"):
+            run.run(load(), tmp_path)
+
+
+SPREAD = ("run.cells=[4, 6]", "run.steps=32", "run.error_estimate=false", "epoch.count=2")
+SPREAD += ("orbit.satellites_per_plane=3", "run.save=nodes")
+
+
+def command(out, *options):
+    """A run of 120 distinct rows in double precision."""
+    parts = [
+        sys.executable,
+        "-m",
+        "dawndusk",
+        "run",
+        "project_sunrise",
+        "--out",
+        str(out),
+        "--precision",
+        "double",
+    ]
+    for item in SPREAD:
+        parts += ["--set", item]
+    return [*parts, *options]
+
+
+def together(out, count, *options):
+    """The processes of one run, started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{probe.getsockname()[1]}"
+    join = ["--distributed", "--coordinator", where, "--processes", str(count), "--process-index"]
+    return [
+        subprocess.Popen(
+            command(out, *options, *join, str(k)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for k in range(count)
+    ]
+
+
+def ended(processes):
+    """Exit codes and what was printed."""
+    printed = [process.communicate(timeout=600)[0] for process in processes]
+    return [process.returncode for process in processes], printed
+
+
+def stored(out):
+    """Every number of a run's dataset."""
+    with xr.open_zarr(out / results.DATASET, mask_and_scale=False) as data:
+        return data.load()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Unbroken, in one process on two devices."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        subprocess.run(command(out, "--chunk", "8"), check=True, capture_output=True, timeout=600)
+        yield stored(out)
+
+
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "dawndusk", "run", "suncatcher", "--out", str(out), "--chunk", "1"]
-    for item in ("epoch.count=200", "run.steps=64", "run.cells=[8, 6]", "run.save=nodes"):
-        command += ["--set", item]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    rows = out / "rows"
-    deadline = time.monotonic() + 300
-    while len(list(rows.glob("*.npz"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = len(list(rows.glob("*.npz")))
-    assert 3 <= done < 100
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
+@pytest.mark.parametrize("devices", [4, 8])
+def test_the_number_of_devices_changes_no_bit(whole, tmp_path, devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    run = subprocess.run(
+        command(tmp_path / "out", "--chunk", "8"),
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr
+    xr.testing.assert_equal(stored(tmp_path / "out"), whole)
+
+
+@pytest.mark.slow
+def test_chunks_of_another_size_and_one_device_differ_by_rounding(whole, tmp_path):
+    flags = "--xla_force_host_platform_device_count=1"
+    subprocess.run(
+        command(tmp_path / "out", "--chunk", "33"),
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        check=True,
+        timeout=600,
+    )
+    xr.testing.assert_allclose(stored(tmp_path / "out"), whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_give_what_one_gives(whole, tmp_path, count):
+    codes, printed = ended(together(tmp_path / "out", count, "--chunk", "8"))
+    assert codes == [0] * count, printed
+    xr.testing.assert_equal(stored(tmp_path / "out"), whole)
+
+
+def marks(out):
+    return {mark.name: mark.stat().st_mtime_ns for mark in (out / "rows").glob("*.npz")}
+
+
+def kill_after_a_mark(process, out, delay):
+    """Kill a process that has finished a chunk more, `delay` seconds later."""
+    before, deadline = len(marks(out)), time.monotonic() + 300
+    while len(marks(out)) <= before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.kill()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_finished_is_lost(whole, tmp_path):
+    out, draw, kills = tmp_path / "out", np.random.default_rng(7), 0
+    while kills < 10 and len(marks(out)) < 60:
+        process = subprocess.Popen(
+            command(out, "--chunk", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = marks(out)
+        kill_after_a_mark(process, out, draw.uniform(0, 0.05))
+        process.wait()
+        kills += 1
+        # What was finished is there as it was, and can be read.
+        assert before.items() <= marks(out).items()
+        solved = results.open_run(out)["status"].values != results.NOT_RUN
+        assert solved.sum() == results.rows_marked(out) >= 2 * len(before)
+    assert kills >= 5
+    finished = subprocess.run(command(out, "--chunk", "1"), capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
-    with xr.open_zarr(out / results.DATASET) as data:
-        assert (data["status"].values == 0).all()
-        assert np.isfinite(data["node_c"].values).all() and data["node_c"].sizes["revolution"] == 200
+    # Other chunks than the unbroken run's: another program, which rounds otherwise.
+    xr.testing.assert_allclose(stored(out), whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_process_is_lost_and_the_run_goes_on(whole, tmp_path):
+    out = tmp_path / "out"
+    processes = together(out, 2, "--chunk", "8")
+    kill_after_a_mark(processes[1], out, 0.0)
+    codes, printed = ended(processes)
+    lost = 120 - results.rows_marked(out)
+    assert codes == [130, -signal.SIGKILL] and lost > 0, printed
+    assert f"the same command goes on from {120 - lost} rows" in printed[0]
+    # The rest by one process alone.
+    finished = subprocess.run(command(out, "--chunk", "8"), capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    xr.testing.assert_equal(stored(out), whole)
