@@ -112,9 +112,12 @@ def run(
     precision: PrecisionOption = Precision.single,
     device: DeviceOption = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows solved at once on each device.")] = None,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for later.")] = True,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for later.")
+    ] = True,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="One of several processes; a cluster that JAX knows tells which.")
+        bool,
+        typer.Option("--distributed", help="One of several processes; a cluster that JAX knows tells which."),
     ] = False,
     coordinator: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where the first process listens.")
@@ -212,7 +215,9 @@ def _progress(shown: bool = True) -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
+    with Progress(
+        *columns, console=console, disable=not (shown and console.is_terminal), transient=True
+    ) as bar:
         task = bar.add_task("compiling", total=None, rate="")
         start = None
 

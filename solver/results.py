@@ -155,7 +155,20 @@ def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: i
 
     Processes may write different chunks of one store at once. A kill before the mark loses these rows only: they are
     solved and written again.
+
+    Raises:
+        RunDirectoryError: the disk is full, or does not take it for another reason.
     """
+    try:
+        _write_rows(path, first, values, rows, chunk)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunDirectoryError(
+            f"{path}: {reason}; what is finished is kept, and the same command goes on"
+        ) from None
+
+
+def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
     from .quantities import SCALARS
 
     status = values["status"]

@@ -1,6 +1,7 @@
 """The chunked run: independent of chunks, resumable, one bad row beside good ones, revolutions joined."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -376,6 +377,25 @@ def test_killed_at_any_moment_nothing_finished_is_lost(whole, tmp_path):
     assert finished.returncode == 0, finished.stderr
     # Other chunks than the unbroken run's: another program, which rounds otherwise.
     xr.testing.assert_allclose(stored(out), whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on(whole, tmp_path):
+    """Files end at 5 KiB, which a chunk's are longer than."""
+    out = tmp_path / "out"
+    stopped = subprocess.run(
+        command(out, "--chunk", "8"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 10, 5 << 10)),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert stopped.returncode == 1
+    said = stopped.stderr.strip()
+    assert said == f"error: {out}: file too large; what is finished is kept, and the same command goes on"
+    finished = subprocess.run(command(out, "--chunk", "8"), capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    xr.testing.assert_equal(stored(out), whole)
 
 
 @pytest.mark.slow
