@@ -132,6 +132,8 @@ def run(
 
         loaded = cases.load(case, set_ or ())
         join = _joining(distributed, coordinator, processes, process_index)
+        if coordinator is not None:
+            typer.echo(f"process {process_index} of {processes}, waiting for all at {coordinator}", err=True)
         joined = devices.configure(device, precision, cache, join)
         out = out or Path("runs") / Path(case).stem
         with _quiet():

@@ -188,3 +188,42 @@ def test_check_without_a_case_shows_cases_and_devices():
     assert result.exit_code == 0, result.output
     for words in ("suncatcher", "starlink_ai", "devices", "cpu"):
         assert words in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--process-index", "1"], ["--process-index goes with --distributed"]),
+        (["--distributed", "--processes", "2"], ["go together", "got --processes only"]),
+        (
+            ["--distributed", "--coordinator", "a:1", "--processes", "2", "--process-index", "2"],
+            ["--process-index: got 2", "below --processes, 2"],
+        ),
+    ],
+)
+def test_processes_are_named_whole(case_file, options, words):
+    result = call("run", case_file, *options)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert all(word in said for word in words), said
+
+
+def test_distributed_outside_a_cluster_says_what_to_give(case_file, tmp_path):
+    """In a process of its own: JAX must not have computed before."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "dawndusk",
+            "run",
+            str(case_file),
+            "--distributed",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "JAX finds no cluster" in done.stderr and "--coordinator HOST:PORT" in done.stderr
