@@ -21,19 +21,11 @@ import numpy as np
 
 from ..kernels import march, revolution
 from . import build
+from .figures import HEADLINES
 from .quantities import quantities
 from .results import NOT_RUN
 from .run import Clock, Joined, first_place, orbit_mean
-from .summary import ROWS
 
-HEADLINES = (
-    "chip hottest",
-    "loop hottest",
-    "loop coldest",
-    "panel hottest",
-    "panel coldest",
-    "state of charge, minimum",
-)
 BATCH = 8  # rows; no less than there are headlines
 FEWEST_CELLS, FEWEST_STEPS = (4, 6), 16  # of a case
 LEAST_RATIO = 1.5  # below it, differences of rounding weigh too much in the estimate
@@ -92,35 +84,29 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     if not good.any() or (grid is None and time is None):
         return found
     nodes = tuple(fleet.params.network.names)
-    figures = [one for one in ROWS if one[2] in HEADLINES and one[0] in scalars and one[1] in (None, *nodes)]
-
-    def values(of, figure):
-        key, node, *_ = figure
-        return of[key] if node is None else of[key][:, nodes.index(node)]
-
+    figures = [one for one in HEADLINES if one.there(scalars, nodes)]
     rows = []
     for figure in figures:
-        worst = values(scalars, figure).astype(float) * (1 if figure[4] == "max" else -1)
+        worst = figure.sign * figure.values(scalars, nodes)
         rows.append(int(np.argmax(np.where(good, worst, -np.inf))))
     distinct = sorted(set(rows))
     place = [distinct.index(row) for row in rows]
     # On a coarser grid its own answer at the run's steps comes first, to compare with.
     steps = ([run.steps] if grid is not None else []) + ([time[0]] if time is not None else [])
     with Clock(outcome.wall, "accuracy"):
-        coarse = _solve(case, fleet, distinct, found["cells"], steps, sorted({one[0] for one in figures}))
+        coarse = _solve(case, fleet, distinct, found["cells"], steps, sorted({one.key for one in figures}))
     for figure, row, k in zip(figures, rows, place):
-        at_steps = values(coarse, figure).astype(float)[k::BATCH]
-        fine = float(values(scalars, figure)[row])
-        scale = 100.0 if figure[3] == "%" else 1.0
-        grid_error = None if grid is None else _richardson(fine, at_steps[0], grid[1], scale)
+        at_steps = figure.values(coarse, nodes)[k::BATCH]
+        fine = float(figure.values(scalars, nodes)[row])
+        grid_error = None if grid is None else _richardson(fine, at_steps[0], grid[1])
         reference = fine if grid is None else at_steps[0]
-        time_error = None if time is None else _richardson(reference, at_steps[-1], time[1], scale)
+        time_error = None if time is None else _richardson(reference, at_steps[-1], time[1])
         satellite, epoch = first_place(fleet, row)
         found["figures"].append(
             {
-                "name": figure[2],
-                "unit": figure[3],
-                "value": scale * fine,
+                "name": figure.label,
+                "unit": figure.unit,
+                "value": fine,
                 "grid_error": grid_error,
                 "time_error": time_error,
                 "satellite": str(fleet.names[satellite]),
@@ -130,8 +116,8 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     return found
 
 
-def _richardson(fine: float, coarse: float, ratio: float, scale: float) -> float | None:
-    error = scale * (float(fine) - float(coarse)) / (ratio**2 - 1)
+def _richardson(fine: float, coarse: float, ratio: float) -> float | None:
+    error = (float(fine) - float(coarse)) / (ratio**2 - 1)
     return error if np.isfinite(error) else None
 
 

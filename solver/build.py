@@ -59,6 +59,7 @@ class Fleet:
         state: kernels.satellite.State at the start, rows on the last axis.
         row: Row that holds each satellite at each epoch, (n_satellites, n_epochs).
         names: Of the satellites.
+        plane: Of each satellite, (n_satellites,).
         epochs: Instants, UTC: the middle of each revolution.
         mass_kg: Of one satellite.
         case: Where it came from.
@@ -70,6 +71,7 @@ class Fleet:
     state: State
     row: np.ndarray
     names: tuple[str, ...]
+    plane: np.ndarray
     epochs: tuple[datetime, ...]
     mass_kg: float
     case: Case
@@ -140,6 +142,7 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
         state=_state(case, params, rows),
         row=row,
         names=found.names,
+        plane=found.plane,
         epochs=instants,
         mass_kg=masses(case)["total"],
         case=case,

@@ -8,41 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from . import figures
 from . import limits as bounds
+from .figures import FIGURES, SHARE, percentile
 from .limits import LARGEST_FACTOR, Limit
 from .results import FAILED, NOT_RUN, write_text
 from .run import Clock, first_place
 
+MOST_LINES = 12  # of a table by epoch or by plane
 NAMED = 20  # satellites named in a list before it says how many more
 US_DATA_CENTRES_TWH_2023 = 176.0  # 4.4 % of US electricity; Shehabi et al., LBNL 2024
 TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on launch cost
 DAY_H = 24.0
-
-# (key of the scalars, node or None, label, unit, whether the largest or the smallest is the worst)
-ROWS = (
-    ("node_max_c", "chip", "chip hottest", "C", "max"),
-    ("node_min_c", "chip", "chip coldest", "C", "min"),
-    ("coolant_max_c", None, "loop hottest", "C", "max"),
-    ("coolant_min_c", None, "loop coldest", "C", "min"),
-    ("panel_max_c", None, "panel hottest", "C", "max"),
-    ("panel_min_c", None, "panel coldest", "C", "min"),
-    ("node_max_c", "array", "array hottest", "C", "max"),
-    ("node_min_c", "array", "array coldest", "C", "min"),
-    ("node_max_c", "battery", "battery hottest", "C", "max"),
-    ("node_min_c", "battery", "battery coldest", "C", "min"),
-    ("node_max_c", "structure", "structure hottest", "C", "max"),
-    ("node_min_c", "structure", "structure coldest", "C", "min"),
-    ("soc_min", None, "state of charge, minimum", "%", "min"),
-    ("depth_of_discharge", None, "depth of discharge", "%", "max"),
-    ("eclipse_min", None, "eclipse a revolution", "min", "max"),
-    ("array_available_kw", None, "power made", "kW", "min"),
-    ("asked_kw", None, "power asked for", "kW", "max"),
-    ("delivered_kw", None, "power delivered", "kW", "min"),
-    ("shed_kw", None, "power shed", "kW", "max"),
-    ("payload_throttled_kw", None, "compute throttled by heat", "kW", "max"),
-    ("compute_kwh_day", None, "compute delivered", "kWh/day", "min"),
-    ("compute_percent", None, "compute delivered", "% of demand", "min"),
-)
 
 
 def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
@@ -76,6 +53,12 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         limits = bounds.limits_of(case, nodes)
         found["limits"] = _limits(limits, scalars, outcome, good, headroom and found["complete"])
         found["binding"] = _binding(found["limits"])
+        found["fleet"] = figures.breakdown(derived, fleet, good)
+        nearest = _nearest(found)
+        if nearest is not None:
+            limit = next(one for one in limits if one.name == nearest)
+            found["fleet"]["nearest_limit"] = nearest
+            found["fleet"]["worst_satellites"] = figures.worst_satellites(limit, scalars, fleet, good)
         found["energy"] = _energy(derived, good)
         found["design"] = _design(case, fleet, derived, valid)
         infeasible = _infeasible(case, derived, fleet, good)
@@ -125,22 +108,17 @@ def _quantities(scalars, nodes, fleet, valid) -> list[dict[str, Any]]:
     row, out = np.asarray(fleet.row), []
     # A bare panel has no bus to speak of.
     powered = np.any(scalars["array_available_kw"] > 0) or np.any(scalars["asked_kw"] > 0)
-    for key, node, label, unit, worst in ROWS:
-        if key not in scalars or (node is not None and node not in nodes):
+    for figure in FIGURES:
+        if not figure.there(scalars, nodes) or (figure.unit == "kW" and not powered):
             continue
-        values = scalars[key] if node is None else scalars[key][:, nodes.index(node)]
-        if unit == "kW" and not powered:
-            continue
-        if unit == "%":
-            values = 100 * values
-        spread = np.ma.masked_array(values.astype(float)[row], ~valid)
-        index = spread.argmax() if worst == "max" else spread.argmin()
-        where = np.unravel_index(index, row.shape)
+        spread = np.ma.masked_array(figure.values(scalars, nodes)[row], ~valid)
+        where = np.unravel_index((figure.sign * spread).argmax(), row.shape)
         out.append(
             {
-                "name": label,
-                "unit": unit,
+                "name": figure.label,
+                "unit": figure.unit,
                 "fleet_mean": float(spread.mean()),
+                f"percentile_{SHARE}": percentile(spread.compressed(), figure),
                 "worst": float(spread[where]),
                 **_at(fleet, where),
             }
@@ -197,6 +175,14 @@ def _binding(limits: list[dict[str, Any]]) -> dict[str, Any] | None:
     if first is None or first["headroom"] >= LARGEST_FACTOR:
         return None
     return {"name": first["name"], "headroom": first["headroom"]}
+
+
+def _nearest(found: Mapping[str, Any]) -> str | None:
+    """The limit that binds; where none is known to, the one with the least margin."""
+    if found["binding"]:
+        return found["binding"]["name"]
+    least = min(found["limits"], key=lambda limit: limit["margin"], default=None)
+    return None if least is None else least["name"]
 
 
 def _energy(scalars, good) -> dict[str, float]:
@@ -334,6 +320,7 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         for name, justify in (
             ("", "left"),
             ("fleet", "right"),
+            (f"{SHARE} %", "right"),
             ("worst", "right"),
             ("", "left"),
             ("satellite", "left"),
@@ -344,6 +331,7 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
             table.add_row(
                 one["name"],
                 number(one["fleet_mean"]),
+                number(one[f"percentile_{SHARE}"]),
                 number(one["worst"]),
                 one["unit"],
                 one["satellite"],
@@ -353,6 +341,7 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         if "accuracy" in summary:
             _show_accuracy(summary["accuracy"], console, Table)
         _show_limits(summary, console, Table)
+        _show_fleet(summary["fleet"], console, Table)
         _show_lines(summary, console)
     wall = summary["wall_s"]
     solved = wall["rows_solved_now"]
@@ -384,6 +373,30 @@ def _show_accuracy(accuracy, console, Table) -> None:
         console.print(table)
     for text in accuracy["missing"]:
         console.print(f"no estimate of the error of {text}", highlight=False)
+
+
+def _show_fleet(fleet, console, Table) -> None:
+    """By epoch and by plane, where there are several, and the worst satellites."""
+    for what, places in (("epoch", fleet["epochs"]), ("plane", fleet["planes"])):
+        if len(places) == 1:
+            continue
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column(f"worst by {what}", no_wrap=True)
+        for one in fleet["headlines"]:
+            table.add_column(f"{one['name']} {one['unit']}", justify="right")
+        for one in places[:MOST_LINES]:
+            name = (
+                one["epoch"][:10] if what == "epoch" else f"{one['plane']} ({one['satellites']:,} satellites)"
+            )
+            table.add_row(name, *("-" if value is None else number(value) for value in one["worst"]))
+        console.print()
+        console.print(table)
+        if len(places) > MOST_LINES:
+            console.print(f"and {len(places) - MOST_LINES} more in summary.json")
+    worst = fleet.get("worst_satellites", [])
+    if len(worst) > 1:
+        listed = ", ".join(f"{one['satellite']} {one['margin']:+.2f} {one['unit']}" for one in worst)
+        console.print(f"\nnearest to the limit of {fleet['nearest_limit']}: {listed}")
 
 
 def _show_limits(summary, console, Table) -> None:

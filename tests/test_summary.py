@@ -134,6 +134,7 @@ def make_outcome(case=None, **changes):
     fleet = SimpleNamespace(
         row=np.array([[0, 1], [0, 2]]),
         names=["a", "b"],
+        plane=np.array([0, 1]),
         epochs=[datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC)],
         params=SimpleNamespace(network=SimpleNamespace(names=NODES)),
         mass_kg=575.0,
@@ -174,6 +175,33 @@ def test_summary_names_the_worst_satellite_and_epoch():
     assert found["design"]["fleet_compute_twh_year"] == pytest.approx(234 * 2 * 365.25 / 1e9)
     assert not found["infeasible"] and not found["warnings"] and found["binding"] is None
     json.dumps(found, allow_nan=False)
+
+
+def test_the_fleet_by_plane_and_epoch_and_its_worst_satellites():
+    outcome = make_outcome()
+    # Each plane its own rows: satellite b has row 3 at the first epoch, like row 0 but with a hotter chip.
+    outcome.fleet.row = np.array([[0, 1], [3, 2]])
+    outcome.scalars = {name: np.concatenate([value, value[:1]]) for name, value in outcome.scalars.items()}
+    outcome.scalars["node_max_c"][3, 1] = 83
+    found = summary.summarise(outcome, headroom=False)
+    fleet, chip = found["fleet"], [one["name"] for one in found["fleet"]["headlines"]].index("chip hottest")
+    assert [one["worst"][chip] for one in fleet["planes"]] == [85, 83]
+    assert [one["satellites"] for one in fleet["planes"]] == [1, 1]
+    assert [one["worst"][chip] for one in fleet["epochs"]] == [83, 85]
+    charge = [one["name"] for one in fleet["headlines"]].index("state of charge, minimum")
+    assert [one["worst"][charge] for one in fleet["epochs"]] == pytest.approx([90, 60])
+    # The set point of 20 C, held to 0.1 K: a at 25 C, b at 20 C at most.
+    assert fleet["nearest_limit"] == "supply set point"
+    worst = {one["satellite"]: one["margin"] for one in fleet["worst_satellites"]}
+    assert list(worst) == ["a", "b"] and worst == pytest.approx({"a": -4.9, "b": 0.1})
+    quantity = next(one for one in found["quantities"] if one["name"] == "chip hottest")
+    assert quantity["percentile_95"] == pytest.approx(np.percentile([80, 85, 83, 82], 95))
+    # A row that failed counts in neither.
+    outcome.scalars["status"] = np.array([0, 2, 0, 0], np.int32)
+    fleet = summary.summarise(outcome, headroom=False)["fleet"]
+    assert [one["worst"][chip] for one in fleet["planes"]] == [80, 83]
+    outcome.scalars["status"] = np.array([0, 2, 2, 0], np.int32)
+    assert summary.summarise(outcome, headroom=False)["fleet"]["epochs"][1]["worst"][chip] is None
 
 
 def test_failed_satellite_is_named_and_counts_nowhere():
