@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -50,12 +51,12 @@ class Panel:
     passes: int = static(default=1)
 
     @property
-    def width(self) -> Float[Array, " b"]:
+    def width(self) -> Float[Array | np.ndarray, " b"]:
         """Of a strip, the grid's extent across [m]."""
         return self.half_pitch if self.passes == 1 else 2 * self.passes * self.half_pitch
 
     @property
-    def tubes(self) -> Float[Array, " b"]:
+    def tubes(self) -> Float[Array | np.ndarray, " b"]:
         """Tubes, or serpentines, in parallel [-]."""
         return self.half_strips / (2 * self.passes)
 

@@ -45,8 +45,10 @@ class Block:
 def times(A, x):
     """Product of a matrix with a matrix or a vector, block by block."""
     if x.ndim == A.ndim:
-        return sum(A[:, j, None] * x[j][None] for j in range(A.shape[1]))
-    return sum(A[:, j] * x[j][None] for j in range(A.shape[1]))
+        A, x = A[:, :, None], x[None]
+    else:
+        x = x[None]
+    return (A * x)[:, 0] if A.shape[1] == 1 else jnp.sum(A * x, axis=1)
 
 
 def inverse(A: Float[Array, "i i k b"]) -> Float[Array, "i i k b"]:

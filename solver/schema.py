@@ -29,7 +29,7 @@ from .coolants import COOLANTS, REFERENCE_C
 # Earth and limits of the orbit models; km because they meet case keys.
 EARTH_RADIUS_KM = 6378.137  # as kernels.constants
 SMALLEST_PRANDTL = 0.5  # below it, in liquid metals, Gnielinski's correlation does not hold
-MOST_PASSES = 16  # of a tube: the work of a step grows with their cube
+MOST_PASSES = 8  # of a tube: the work of a step grows with their cube
 LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no periodic revolution exists
 # cos i = -1 in the first-order J2 condition (Vallado 2013, section 11.4.1) with the constants of the kernels.
 SUN_SYNCHRONOUS_LIMIT_KM = 5974.0

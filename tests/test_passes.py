@@ -48,7 +48,7 @@ def satellite(n_passes, cells, b=1, rate=RATE, kt=KT, strip=STRIP, dtype=jnp.flo
     )
     zero = jnp.zeros((1, b), dtype)
     network = Network(
-        heat_capacity=zero + 1e15,
+        heat_capacity=zero + 1e18,
         conductance=zero[None],
         radiative=zero[None],
         to_space=zero,
@@ -220,7 +220,7 @@ def test_steady_state_against_an_independent_solution(square_loads, exact):
     for cells in ((8, 5), (24, 15)):
         params = satellite(3, cells, b=2)
         T, inlet, outlet = settle(params, load(square_loads, params, jnp.asarray([120.0, 25.0])), 1200)
-        np.testing.assert_allclose(T[..., 0], T[..., 1], atol=1e-8)
+        np.testing.assert_allclose(T[..., 0], T[..., 1], rtol=0, atol=1e-8)
         lost = RATE * TUBES * (inlet - outlet) + LOAD * params.panel.area
         np.testing.assert_allclose(EPS * SIGMA * jnp.mean(T**4, (0, 1)) * params.panel.area, lost, rtol=1e-9)
         errors.append(np.abs(np.array([outlet[0], T[..., 0].mean()]) - exact))
