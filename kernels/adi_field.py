@@ -17,9 +17,10 @@ from jaxtyping import Array, Float
 from . import adi_lines
 from .adi_step import Half, Source, first_heat, means, second_heat, turn
 from .linear import linear_map
+from .network import solve_dense
 from .platforms import choose
 from .pytree import pytree
-from .sheet import Sheet, conduction, difference, inflow, spread
+from .sheet import Sheet, conduction, difference, inflow, spread, tube_rows
 from .tridiagonal import rows
 
 
@@ -253,19 +254,34 @@ class Field:
 
     def wall(
         self, half: Half, sheet: Sheet
-    ) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"], Float[Array, "k b"]]:
+    ) -> tuple[Float[Array, "*p nx b"], Float[Array, "*p nx b"], Float[Array, "*p k b"]]:
         """The line at y = 0: its temperature at the start, its increment if nothing else heats it [K], and how much
-        more that gets for a joule per square metre [m^2 K/J]."""
-        assert self.d is not None  # between the halves of a step
-        return self.T[0], self.d[0], _response(half, sheet)[0]
+        more that gets for a joule per square metre [m^2 K/J].
 
-    def finish_first(self, half: Half, sheet: Sheet, first: Float[Array, "nx b"] | None = None) -> "Field":
-        """Increments to mid-step. `first`: those of the line at y = 0 where coolant has its say [K]."""
+        Of a tube with several passes all their lines, (p, nx, b), and how each answers to each of them, (p, p, b).
+        """
+        assert self.d is not None  # between the halves of a step
+        response = _response(half, sheet)
+        if sheet.passes == 1:
+            return self.T[0], self.d[0], response[0]
+        rows = tube_rows(sheet.ny, sheet.passes)
+        return self.T[rows], self.d[rows], response[rows]
+
+    def finish_first(self, half: Half, sheet: Sheet, first: Float[Array, "*p nx b"] | None = None) -> "Field":
+        """Increments to mid-step. `first`: those of the lines in `wall` where coolant has its say [K]."""
         if first is None:
             return self
         assert self.d is not None  # between the halves of a step
         response = _response(half, sheet)
-        return replace(self, d=raised(self.d, response / response[:1], first - self.d[0]))
+        if sheet.passes == 1:
+            return replace(self, d=raised(self.d, response / response[:1], first - self.d[0]))
+        rows = tube_rows(sheet.ny, sheet.passes)
+        # What a kelvin in one tube's line, and none in the others', raises each line by: R R_tubes^-1, R symmetric.
+        each = jnp.swapaxes(solve_dense(response[rows], jnp.swapaxes(response, 0, 1)), 0, 1)
+        d = self.d
+        for k, by in enumerate(first - self.d[rows]):
+            d = raised(d, each[:, k : k + 1], by)
+        return replace(self, d=d)
 
     def mid_means(self) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         """Mean over the panel of T [K] and T^4 [K^4] at mid-step."""
@@ -279,6 +295,16 @@ class Field:
 
 
 def _response(half: Half, sheet: Sheet) -> Float[Array, "ny k b"]:
-    """What a joule per square metre in the line at y = 0 raises each line by [m^2 K/J]."""
+    """What a joule per square metre in the line at y = 0 raises each line by [m^2 K/J].
+
+    Of a tube with several passes in the line of each, on the second axis: all columns are alike then.
+    """
     shape = half.factors.m.shape
+    if sheet.passes > 1:
+        assert shape[1] == 1  # a panel's strip
+        unit = jnp.zeros((shape[0], sheet.passes, shape[2]), half.h.dtype)
+        unit = unit.at[tube_rows(sheet.ny, sheet.passes)].set(
+            jnp.eye(sheet.passes, dtype=unit.dtype)[:, :, None]
+        )
+        return solve(half, turn(sheet.across), unit)
     return solve(half, turn(sheet.across), jnp.zeros(shape, half.h.dtype).at[0].set(1))

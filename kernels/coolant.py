@@ -6,7 +6,8 @@ or one cold plate, of conductance UA at wall temperature T, it changes by
     T_out - T_in = (1 - exp(-UA / (mdot cp))) (T - T_in)
 
 which is exact for a wall temperature uniform over the cell, and second order where it varies. Heat pipes are
-tubes' strips whose fluid meets them only at the evaporator, the first part of the length.
+tubes' strips whose fluid meets them only at the evaporator, the first part of the length. Tubes that go forth and
+back are in `passes`.
 
 A tube's conductance is given, or follows from its bore and flow: laminar, turbulent or between (`nusselt`).
 """
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from . import passes
 from .panel import Panel
 from .pytree import pytree, static
 
@@ -50,7 +52,7 @@ class Film:
 
 @pytree
 class Coolant:
-    """Loop from the nodes through the radiator and back; all tubes in parallel.
+    """Loop from the nodes through the radiator and back; all tubes, or serpentines, in parallel.
 
     Attributes:
         capacity_rate: Mass flow x specific heat of the whole loop [W/K].
@@ -117,7 +119,7 @@ def _konakov(reynolds):
 def tube_reynolds(
     coolant: Coolant, film: Film, panel: Panel, bypassed: Float[Array, " b"] | None = None
 ) -> Float[Array, " b"]:
-    """Reynolds number in each of the panel's area / (length x pitch) tubes [-].
+    """Reynolds number in each of the panel's tubes in parallel [-].
 
         Re = 4 mdot / (pi d mu)
 
@@ -125,7 +127,7 @@ def tube_reynolds(
         bypassed: Fraction of the flow that passes the radiator by [-], below 1; None: nothing does.
     """
     left = coolant.capacity_rate if bypassed is None else (1 - bypassed) * coolant.capacity_rate
-    flow = left / film.specific_heat / (panel.half_strips / 2)
+    flow = left / film.specific_heat / panel.tubes
     return 4 * flow / (jnp.pi * film.diameter * film.viscosity)
 
 
@@ -150,9 +152,9 @@ def tube_conductance(
 def tube_pressure_drop(
     coolant: Coolant, film: Film, panel: Panel, density: Float[Array, " b"]
 ) -> Float[Array, " b"]:
-    """Pressure that friction takes along the panel's tubes, straight and smooth, with nothing led past them [Pa].
+    """Pressure that friction takes along the panel's tubes, smooth, with nothing led past them [Pa].
 
-        f L/d G^2/(2 rho),    G = Re mu/d
+        f L/d G^2/(2 rho),    G = Re mu/d,    L of all passes
 
     Manifolds, bends and cold plates come on top (Darcy and Weisbach; f of `friction_factor`).
 
@@ -161,7 +163,8 @@ def tube_pressure_drop(
     """
     reynolds = tube_reynolds(coolant, film, panel)
     flux = reynolds * film.viscosity / film.diameter
-    return friction_factor(reynolds) * panel.length / film.diameter * flux**2 / (2 * density)
+    length = panel.length if panel.passes == 1 else panel.passes * panel.length
+    return friction_factor(reynolds) * length / film.diameter * flux**2 / (2 * density)
 
 
 def tube_exchange(
@@ -171,11 +174,18 @@ def tube_exchange(
 
     A tube's wall lies on the cells' edge, y = 0: half a cell of panel stands in series with the wall conductance,
     which makes the exchange second order in the cell's width. A heat pipe's own conductance lies in the first row of
-    cells: its evaporator meets that row directly.
+    cells: its evaporator meets that row directly. So does a tube of several passes, whose wall lies in the middle of
+    its cells.
 
     Args:
         bypassed: Fraction of the flow that passes the radiator by [-], below 1.
     """
+    if panel.passes > 1:
+        rate = (1 - bypassed) * coolant.capacity_rate / panel.tubes
+        length = panel.length / panel.nx
+        effectiveness = -jnp.expm1(-tube_conductance(coolant, panel, bypassed) * length / rate)
+        exchange = rate / (length * panel.width / panel.ny) * effectiveness
+        return effectiveness[None], exchange[None]
     # Each half strip has half a tube and its share of the flow.
     rate = (1 - bypassed) * coolant.capacity_rate / panel.half_strips
     edge = jnp.arange(panel.nx).astype(rate.dtype)[:, None]
@@ -211,9 +221,59 @@ def tube_response(
     return lax.associative_scan(chain, (1 - share, share * still))
 
 
+def tube_march(
+    still: Float[Array, "*p nx b"],
+    response: Float[Array, "*p _ b"],
+    coolant: Coolant,
+    panel: Panel,
+    bypassed: Float[Array, " b"],
+) -> tuple[Float[Array, "*p _ b"], Float[Array, "k b"], Float[Array, "k b"]]:
+    """How walls take heat, and the fluid's temperature behind each cell, in its order, as p F_in + q.
+
+    Args:
+        still: Wall temperatures without any fluid [K].
+        response: Rise of a wall cell per heat flow into it [m^2 K/W]; with several passes that of each to each in a
+            column, (p, p, b).
+        bypassed: Fraction of the flow that passes the radiator by [-], below 1.
+
+    Returns:
+        Heat that a wall takes per kelvin of fluid above it, of several passes per kelvin above `still`, (p, p, b)
+        [W/m^2/K]; p [-] and q [K].
+    """
+    effectiveness, exchange = tube_exchange(coolant, panel, bypassed)
+    if panel.passes == 1:
+        return exchange, *tube_response(still, exchange * response, effectiveness)
+    # Heat G of a column's walls: G = exchange (F - T) and T = still + response G.
+    eye = jnp.eye(panel.passes, dtype=still.dtype)[:, :, None]
+    take = passes.inverse((response + eye / exchange[None])[:, :, None])[:, :, 0]
+    return take, *passes.fluid((effectiveness / exchange)[None] * take, still)
+
+
+def wall_rise(
+    start: Float[Array, "*p nx b"],
+    alone: Float[Array, "*p nx b"],
+    response: Float[Array, "*p _ b"],
+    take: Float[Array, "*p _ b"],
+    entering: Float[Array, "k b"],
+) -> Float[Array, "*p nx b"]:
+    """Increments of the tube cells with the coolant [K].
+
+    Args:
+        start: At the start of the step [K].
+        alone: Increments without coolant [K].
+        response, take: As in `tube_march`.
+        entering: Fluid temperature before each cell, in the order of the flow [K].
+    """
+    if start.ndim == 2:
+        give = take * response
+        return (alone + give * (entering - start)) / (1 + give)
+    heat = passes.times(take[:, :, None], passes.in_columns(entering, start.shape[0]) - (start + alone))
+    return alone + passes.times(response[:, :, None], heat)
+
+
 def bypass_fraction(
-    still: Float[Array, "nx b"],
-    response: Float[Array, "nx b"],
+    still: Float[Array, "*p nx b"],
+    response: Float[Array, "*p _ b"],
     inlet: Float[Array, " b"],
     coolant: Coolant,
     panel: Panel,
@@ -225,13 +285,12 @@ def bypass_fraction(
 
     Args:
         still: Wall temperatures without any fluid [K].
-        response: Rise of a wall cell per unit of exchange conductance and kelvin of difference [m^2 K/W].
+        response: As in `tube_march` [m^2 K/W].
         inlet: Fluid temperature ahead of the valve [K].
     """
 
     def supply(share):
-        effectiveness, exchange = tube_exchange(coolant, panel, share)
-        p, q = tube_response(still, exchange * response, effectiveness)
+        _, p, q = tube_march(still, response, coolant, panel, share)
         return (1 - share) * (p[-1] * inlet + q[-1]) + share * inlet
 
     low = jnp.zeros_like(inlet)

@@ -2,33 +2,38 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from .platforms import choose
 from .pytree import pytree, static
-from .sheet import Sheet
+from .sheet import Sheet, tube_rows
 
 
 @pytree
 class Panel:
-    """Radiator panels made of equal strips: half a tube pitch across (y), the flow length along (x).
+    """Radiator panels made of equal strips, across (y) and along the flow (x).
 
-    The tube or heat pipe runs along y = 0; y = half_pitch and the ends are planes of symmetry.
+    With one pass, straight tubes in parallel, a strip is half a tube pitch wide; the tube or heat pipe runs along
+    y = 0. With more, a tube goes forth and back: a strip is as many pitches wide as the tube has passes, each in the
+    middle of its pitch, the first one, with the inlet at x = 0, next to y = 0. Both sides and the ends are planes of
+    symmetry.
 
     Attributes:
         heat_capacity: Areal heat capacity, tubes and fluid smeared in [J/m^2/K].
         kt_x: Conductivity x thickness along the flow [W/K].
         kt_y: The same across [W/K].
         strip_conductance: k A of one tube wall or heat pipe along its length [W m/K].
-        length: Along the flow [m].
+        length: Along the flow, of one pass [m].
         half_pitch: Half the distance between tubes [m].
         half_strips: Panel area / (length x half_pitch) [-].
         emission: Effective emission factor per unit of panel area, sum over the radiating faces [-].
         to_space: The part of `emission` that reaches space [-].
         heat: Uniform internal dissipation [W/m^2].
         nx: Cells along the flow. Static.
-        ny: Cells across half a pitch. Static.
+        ny: Cells across a strip: with more than one pass an odd number for each. Static.
+        passes: Times that a tube crosses the panel's length. Static.
     """
 
     heat_capacity: Float[Array, " b"]
@@ -43,6 +48,17 @@ class Panel:
     heat: Float[Array, " b"]
     nx: int = static()
     ny: int = static()
+    passes: int = static(default=1)
+
+    @property
+    def width(self) -> Float[Array | np.ndarray, " b"]:
+        """Of a strip, the grid's extent across [m]."""
+        return self.half_pitch if self.passes == 1 else 2 * self.passes * self.half_pitch
+
+    @property
+    def tubes(self) -> Float[Array | np.ndarray, " b"]:
+        """Tubes, or serpentines, in parallel [-]."""
+        return self.half_strips / (2 * self.passes)
 
     @property
     def area(self) -> Float[Array, " b"]:
@@ -51,17 +67,26 @@ class Panel:
 
 
 def strip(panel: Panel, link: Float[Array, " b"]) -> Sheet:
-    """The sheet of one half strip; the tube's or pipe's half lies in the first row of cells.
+    """The sheet of one strip.
+
+    The half of a straight tube or pipe lies in the first row of cells, a pass of a tube with more of them in the
+    middle row of its pitch. Tube walls end at the bends.
 
     Args:
         link: Linear loss per unit of panel area, to what is in contact with it [W/m^2/K].
     """
-    dx, dy = panel.length / panel.nx, panel.half_pitch / panel.ny
+    dx, dy = panel.length / panel.nx, panel.width / panel.ny
     along = panel.kt_x / dx**2
-    pipe = panel.strip_conductance / (2 * dy) / dx**2
+    if panel.passes == 1:
+        pipe = panel.strip_conductance / (2 * dy) / dx**2
+        rows = jnp.stack([along + pipe, along])
+    else:
+        pipe = panel.strip_conductance / dy / dx**2
+        rows = jnp.broadcast_to(along, (panel.ny, *along.shape))
+        rows = rows.at[tube_rows(panel.ny, panel.passes)].add(pipe)
     return Sheet(
         capacity=panel.heat_capacity[None, None],
-        along=jnp.stack([along + pipe, along])[None],
+        along=rows[None],
         across=(panel.kt_y / dy**2)[None, None],
         emission=(panel.emission[None, None],),
         link=link[None, None],
@@ -71,6 +96,7 @@ def strip(panel: Panel, link: Float[Array, " b"]) -> Sheet:
         pipe_limit=(),
         nx=panel.nx,
         ny=panel.ny,
+        passes=panel.passes,
     )
 
 
@@ -78,8 +104,9 @@ def extremes(panel: Panel, T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b
     """Hottest and coldest temperature of the panel, its edges included [K].
 
     A cell's centre lies half a cell inside, so that the extreme of the centres alone is of first order in the cell
-    size. At the tube, where heat enters, the edge is extrapolated by a parabola through three cells, at the plane of
-    symmetry evenly. At the ends see `end_weight`.
+    size. At a straight tube, where heat enters, the edge is extrapolated by a parabola through three cells, at planes
+    of symmetry evenly; a tube of several passes lies in cells' centres, and midway between two passes a cubic through
+    four cells counts too. At the ends see `end_weight`.
     """
     return extremes_across(panel, jnp.swapaxes(T, 0, 1))
 
@@ -109,19 +136,32 @@ def extremes_across(
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """`extremes` of a panel that lies with y first."""
     one = jax.ShapeDtypeStruct(T.shape[2:], T.dtype)
-    return choose({"cpu": _by_lines, "default": _of_arrays}, (one, one), end_weight(panel), T)
+    ways = {"cpu": _by_lines, "default": _of_arrays}
+    return choose(ways, (one, one), end_weight(panel), T, **_passes(panel))
 
 
 @extremes_across.defjvp
 def _(primals, tangents):
-    return jax.jvp(lambda panel, T: _of_arrays(end_weight(panel), T), primals, tangents)
+    def found(panel, T):
+        return _of_arrays(end_weight(panel), T, **_passes(panel))
+
+    return jax.jvp(found, primals, tangents)
 
 
-def _wide(line):
-    """A line across and its two edges."""
-    tube = (15 * line[:1] - 10 * line[1:2] + 3 * line[2:3]) / 8
+def _passes(panel: Panel) -> dict[str, int]:
+    return {} if panel.passes == 1 else {"passes": panel.passes}
+
+
+def _wide(line, passes: int = 1):
+    """A line across, its two edges, and what lies midway between passes."""
     between = (9 * line[-1:] - line[-2:-1]) / 8
-    return jnp.concatenate([tube, line, between])
+    if passes == 1:
+        tube = (15 * line[:1] - 10 * line[1:2] + 3 * line[2:3]) / 8
+        return jnp.concatenate([tube, line, between])
+    before = (9 * line[:1] - line[1:2]) / 8
+    edges = [k * (line.shape[0] // passes) for k in range(1, passes)]
+    inside = [(9 * (line[j - 1] + line[j]) - line[j - 2] - line[j + 1])[None] / 16 for j in edges]
+    return jnp.concatenate([before, line, between, *inside])
 
 
 def _ends(w, wide):
@@ -130,20 +170,20 @@ def _ends(w, wide):
     return wide[:, 0] + w * (wide[:, 0] - wide[:, 1]), wide[:, -1] + w * (wide[:, -1] - wide[:, -2])
 
 
-def _of_arrays(w, T):
-    wide = _wide(T)
+def _of_arrays(w, T, passes: int = 1):
+    wide = _wide(T, passes)
     everywhere = jnp.concatenate([wide, *(end[:, None] for end in _ends(w, wide))], axis=1)
     return jnp.max(everywhere, axis=(0, 1)), jnp.min(everywhere, axis=(0, 1))
 
 
-def _by_lines(w, T):
+def _by_lines(w, T, passes: int = 1):
     """A CPU's library reduction of a panel takes ten times as long as a loop over its lines."""
 
     def look(i, seen):
-        line = _wide(lax.dynamic_index_in_dim(T, i, 1, keepdims=False))
+        line = _wide(lax.dynamic_index_in_dim(T, i, 1, keepdims=False), passes)
         return jnp.maximum(seen[0], line), jnp.minimum(seen[1], line)
 
-    one, other = _ends(w, _wide(jnp.concatenate([T[:, :2], T[:, -2:]], axis=1)))
+    one, other = _ends(w, _wide(jnp.concatenate([T[:, :2], T[:, -2:]], axis=1), passes))
     high, low = lax.fori_loop(0, T.shape[1], look, (jnp.maximum(one, other), jnp.minimum(one, other)))
 
     def over(choose, lines):
@@ -162,12 +202,13 @@ def pipe_transport(panel: Panel, T: Float[Array, "nx ny b"]) -> Float[Array, " b
 
         |integral of q dx| = k A (T_hottest - T_coldest),    q = -k A dT/dx
 
-    of the first row of cells, its ends included as in `extremes`: second order in the cell length. It is what a heat
-    pipe's transport capability limits, as the pressure that its wick must make up falls in proportion to q along it,
-    with the power times the effective length for heat that enters and leaves evenly (Chi, Heat Pipe Theory and
-    Practice, 1976, ch. 2).
+    of the tube's row of cells, its ends included as in `extremes`, of several passes the most: second order in the
+    cell length. It is what a heat pipe's transport capability limits, as the pressure that its wick must make up
+    falls in proportion to q along it, with the power times the effective length for heat that enters and leaves
+    evenly (Chi, Heat Pipe Theory and Practice, 1976, ch. 2).
     """
-    row = T[:, 0]
+    row = T[:, 0] if panel.passes == 1 else T[:, tube_rows(panel.ny, panel.passes)]
     ends = (9 * row[:1] - row[1:2]) / 8, (9 * row[-1:] - row[-2:-1]) / 8
     row = jnp.concatenate([ends[0], row, ends[1]])
-    return panel.strip_conductance * (jnp.max(row, axis=0) - jnp.min(row, axis=0))
+    spread = jnp.max(row, axis=0) - jnp.min(row, axis=0)
+    return panel.strip_conductance * (spread if panel.passes == 1 else jnp.max(spread, axis=0))

@@ -262,12 +262,12 @@ class Wall:
     Attributes:
         start: Temperature at the start of the step [K].
         alone: Increment to mid-step without coolant [K].
-        response: Rise per heat flow into them [m^2 K/W].
+        response: Rise per heat flow into them [m^2 K/W]; of several passes each to each, (p, p, b).
     """
 
-    start: Float[Array, "nx b"]
-    alone: Float[Array, "nx b"]
-    response: Float[Array, "nx b"]
+    start: Float[Array, "*p nx b"]
+    alone: Float[Array, "*p nx b"]
+    response: Float[Array, "*p _ b"]
 
 
 @pytree
@@ -294,7 +294,7 @@ class Stage:
     supply: Float[Array, " b"]
     inlet: Float[Array, " b"]
     outlet: Float[Array, " b"]
-    wall: Float[Array, "nx b"] | None
+    wall: Float[Array, "*p nx b"] | None
 
 
 @recomputed
@@ -316,8 +316,7 @@ def implicit_stage(
         still = start + alone
 
     def tube_march(bypassed):
-        effectiveness, exchange = loop.tube_exchange(coolant, panel, bypassed)
-        return exchange, *loop.tube_response(still, exchange * response, effectiveness)
+        return loop.tube_march(still, response, coolant, panel, bypassed)
 
     chip = network.index("chip") if "chip" in network.names else network.index("cold_plate")
     array = network.index("array")
@@ -423,12 +422,11 @@ def implicit_stage(
             # The share that the last pass's set point takes, where it was held.
             bypassed = jnp.where(held, valve(inlet)[0], bypassed)
             tube = tube_march(bypassed)
-        exchange, pass_on, pick_up = tube
+        take, pass_on, pick_up = tube
         fluid_after = pass_on * inlet[None] + pick_up
         outlet = fluid_after[-1]
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
-        give = exchange * response
-        increment = (alone + give * (entering - start)) / (1 + give)
+        increment = loop.wall_rise(start, alone, response, take, entering)
     return Stage(moved, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
 
 
@@ -466,7 +464,9 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     wall = None
     if coolant is not None:
         start, alone, give_way = under_way.wall(first, sheet)
-        wall = Wall(start, alone, adi_step.repeated(h[None] * give_way, panel.nx))
+        # Of straight tubes every cell has its own; of several passes all columns have the same.
+        response = h[None] * give_way if panel.passes == 1 else h[None, None] * give_way
+        wall = Wall(start, alone, adi_step.repeated(response, panel.nx) if panel.passes == 1 else response)
     stage = implicit_stage(params, load, X, now.energy, mean, mean4, wall)
 
     # --- panel: the rest of the first half, then along the tubes

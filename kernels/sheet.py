@@ -39,6 +39,7 @@ class Sheet:
         pipe_limit: Most that such a pipe carries between two cells, per unit of cell area [W/m^2].
         nx: Cells along x. Static.
         ny: Cells along y. Static.
+        passes: Of a tube, each in the middle one of as many equal parts of y; one alone at y = 0. Static.
     """
 
     capacity: Float[Array, "i j b"]
@@ -52,11 +53,18 @@ class Sheet:
     pipe_limit: tuple[Float[Array, "f j b"], ...]
     nx: int = static()
     ny: int = static()
+    passes: int = static(default=1)
 
     @property
     def linear(self) -> bool:
         """Whether conduction is linear in temperature."""
         return not (self.along_slope or self.across_slope or self.pipe)
+
+
+def tube_rows(ny: int, passes: int) -> slice:
+    """Rows of cells in which the passes of a tube run."""
+    each = ny // passes
+    return slice(0, 1) if passes == 1 else slice(each // 2, None, each)
 
 
 def face_conductances(kt: Float[Array, "n *rest"], width) -> Float[Array, "n-1 *rest"]:

@@ -31,7 +31,7 @@ FEWEST_CELLS, FEWEST_STEPS = (4, 6), 16  # of a case
 LEAST_RATIO = 1.5  # below it, differences of rounding weigh too much in the estimate
 
 
-def coarser_cells(cells: tuple[int, int]) -> tuple[tuple[int, int], float] | None:
+def coarser_cells(cells: tuple[int, int], passes: int = 1) -> tuple[tuple[int, int], float] | None:
     """Half the cells along each axis, or the nearest grid that is admitted, and how many times larger its cells are.
 
     The smaller ratio of the two axes, which errs on the safe side; None where it would be less than LEAST_RATIO.
@@ -40,7 +40,7 @@ def coarser_cells(cells: tuple[int, int]) -> tuple[tuple[int, int], float] | Non
     if ratio < LEAST_RATIO:
         return None
     coarse = (round(cells[0] / ratio), round(cells[1] / ratio))
-    return coarse, min(n / m for n, m in zip(cells, coarse))
+    return coarse, min(n / m for n, m in zip(build.grid(passes, cells), build.grid(passes, coarse)))
 
 
 def coarser_steps(steps: int, edges: int = 0) -> tuple[int, float] | None:
@@ -63,7 +63,7 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     if not case.run.error_estimate or not scalars or np.any(scalars["status"] == NOT_RUN):
         return None
     run, missing = case.run, []
-    grid = coarser_cells(run.cells)
+    grid = coarser_cells(run.cells, case.radiator.passes)
     time = coarser_steps(run.steps, fleet.revolutions.demand_edges.shape[-1])
     if grid is None:
         least = " x ".join(str(n) for n in FEWEST_CELLS)
@@ -132,11 +132,10 @@ def _solve(case, fleet, rows: list[int], cells, steps: list[int], keys: list[str
         return jax.tree.map(lambda leaf: np.concatenate([leaf] * len(steps), -1), taken(tree, -1))
 
     params, state = repeated(fleet.params), repeated(fleet.state)
+    cells = build.grid(case.radiator.passes, cells)
     everywhere = np.mean(state.panel, axis=(0, 1))  # a run starts uniform
     state = replace(state, panel=np.broadcast_to(everywhere, (*cells, len(everywhere))))
-    program = jax.jit(
-        partial(_coarse, cells=tuple(cells), steps=tuple(steps), mode=case.run.mode, keys=tuple(keys))
-    )
+    program = jax.jit(partial(_coarse, cells=cells, steps=tuple(steps), mode=case.run.mode, keys=tuple(keys)))
     joined = Joined()
     for k in range(case.run.revolutions):
         revolutions = taken(fleet.revolutions if k == 0 else build.advance(fleet, k), 0)

@@ -431,7 +431,7 @@ def _panel(case: Case, exchange: _Exchange, rows: _Rows) -> Panel:
     half_pitch = r.tube_pitch_m / 2
     linked = sum(link.radiative_m2 or 0.0 for link in case.links if link.to == "panel")
     space = exchange.panel_space / r.area_m2
-    nx, ny = case.run.cells
+    nx, ny = grid(r.passes, case.run.cells)
     return _unchecked(
         Panel,
         heat_capacity=rows.last(
@@ -448,7 +448,17 @@ def _panel(case: Case, exchange: _Exchange, rows: _Rows) -> Panel:
         heat=rows.last(r.heat_w_m2),
         nx=nx,
         ny=ny,
+        passes=r.passes,
     )
+
+
+def grid(passes: int, cells: tuple[int, int]) -> tuple[int, int]:
+    """Cells of the panel's grid, along and across, from those of `run.cells`.
+
+    A tube that goes forth and back has a row of cells of its own for every pass, and as many as asked on each side.
+    """
+    along, across = cells
+    return (along, across) if passes == 1 else (along, passes * (2 * across + 1))
 
 
 def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:

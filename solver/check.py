@@ -34,6 +34,13 @@ _SI = {
 }
 
 
+_LAYOUTS = {
+    "straight": "straight tubes",
+    "u": "U tubes without bends",
+    "serpentine": "serpentines without bends",
+}
+
+
 def show_installation(console: Any) -> None:
     """The shipped cases, each validated, and the devices that a run would use."""
     from rich.table import Table
@@ -155,9 +162,12 @@ def _tubes(case: Any, params: Any) -> str:
         "Prandtl {:.3g}": film.prandtl,
         "Nusselt {:.3g}": loop.nusselt(reynolds, film.prandtl),
         "{:.3g} W/m/K to the panel": loop.tube_conductance(coolant, panel),
-        "straight tubes take {:.3g} kPa": loop.tube_pressure_drop(coolant, film, panel, density) / 1e3,
+        f"{_LAYOUTS[case.radiator.tube_layout]} take {{:.3g}} kPa": loop.tube_pressure_drop(
+            coolant, film, panel, density
+        )
+        / 1e3,
     }
-    count = float(panel.half_strips[0]) / 2
+    count = float(panel.tubes[0])
     return ", ".join([f"{count:,.4g}", *(text.format(float(x[0])) for text, x in numbers.items())])
 
 

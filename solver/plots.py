@@ -179,34 +179,39 @@ def _temperatures(axis: Any, data: Any, minutes: Any) -> None:
 
 
 def draw_panel(data: Any, path: Path) -> Path:
-    """Temperature of one strip of the radiator, tube to tube, at its hottest instant."""
+    """Temperature of one strip of the radiator at its hottest instant: around a tube, or across all its passes."""
     import matplotlib.pyplot as plt
     import numpy as np
 
-    nx, ny = data.attrs["cells"]
-    half = data["panel_hottest_c"].values.reshape(nx, ny)
-    # The grid covers half a pitch from the tube at y = 0; its mirror image is the other half.
-    strip = np.concatenate([half[:, ::-1], half], axis=1).T
+    (nx, ny), passes = data.attrs["cells"], data.attrs["passes"]
+    strip = data["panel_hottest_c"].values.reshape(nx, ny).T
     x = data["cell_x_m"].values.reshape(nx, ny)[:, 0]
     y = 1e3 * data["cell_y_m"].values.reshape(nx, ny)[0]
-    length, pitch = x[-1] + x[0], y[-1] + y[0]
+    low, high, tubes = 0.0, y[-1] + y[0], [0.0]
+    if passes == 1:
+        # The grid covers half a pitch from the tube at y = 0; its mirror image is the other half.
+        strip, y, low = np.concatenate([strip[::-1], strip]), np.concatenate([-y[::-1], y]), -high
+    else:
+        tubes = [(k + 0.5) / passes * high for k in range(passes)]
     figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
     image = axis.imshow(
         strip,
         origin="lower",
         aspect="auto",
-        extent=(0, length, -pitch, pitch),
+        extent=(0, x[-1] + x[0], low, high),
         cmap="inferno",
         interpolation="nearest",
     )
-    across = np.concatenate([-y[::-1], y])
     if np.ptp(strip) > 0.05:
-        lines = axis.contour(x, across, strip, levels=7, colors="white", linewidths=0.6, alpha=0.8)
+        lines = axis.contour(x, y, strip, levels=7, colors="white", linewidths=0.6, alpha=0.8)
         axis.clabel(lines, fmt="%.1f", fontsize=7)
-    axis.axhline(0, color="white", lw=0.8, ls="--", alpha=0.6)
+    for tube in tubes:
+        axis.axhline(tube, color="white", lw=0.8, ls="--", alpha=0.6)
     axis.grid(False)
     axis.set_xlabel("along the tube, from its inlet [m]")
-    axis.set_ylabel("across, from the tube [mm]")
+    axis.set_ylabel(
+        "across, from the tube [mm]" if passes == 1 else "across, from the first pass's edge [mm]"
+    )
     axis.set_title(
         f"{data.attrs['title']}\n{data.attrs['satellite']}, {data.attrs['epoch']}: "
         f"one strip of the radiator at its hottest, {strip.min():.1f} to {strip.max():.1f} C"

@@ -329,7 +329,9 @@ def write_featured(
         **_cells(fleet.params.panel),
     }
     panel = fleet.params.panel
-    dataset = xr.Dataset(data, coordinates, attrs={**attributes, "cells": [panel.nx, panel.ny]})
+    dataset = xr.Dataset(
+        data, coordinates, attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes}
+    )
     dataset.to_zarr(path / DATASET, group=group, mode="w", zarr_format=2, consolidated=False)
 
 
@@ -346,16 +348,17 @@ def _utc_naive(epoch: Any) -> np.datetime64:
 
 
 def _cells(panel: Any) -> dict[str, Any]:
-    """Place of each cell centre on the strip that the grid covers, of the first row."""
+    """Place of each cell centre on the strip that the grid covers, of the first row of a run."""
     x = (np.arange(panel.nx) + 0.5) / panel.nx * float(np.asarray(panel.length).flat[0])
-    y = (np.arange(panel.ny) + 0.5) / panel.ny * float(np.asarray(panel.half_pitch).flat[0])
+    y = (np.arange(panel.ny) + 0.5) / panel.ny * float(np.asarray(panel.width).flat[0])
+    origin = "from the tube" if panel.passes == 1 else "from the edge on the side of the first pass"
     along, across = np.meshgrid(x, y, indexing="ij")
     return {
         "cell_x_m": ("cell", along.ravel(), {"units": "m", "long_name": "cell centre along the flow"}),
         "cell_y_m": (
             "cell",
             across.ravel(),
-            {"units": "m", "long_name": "cell centre across, from the tube"},
+            {"units": "m", "long_name": f"cell centre across, {origin}"},
         ),
     }
 

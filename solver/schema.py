@@ -29,6 +29,7 @@ from .coolants import COOLANTS, REFERENCE_C
 # Earth and limits of the orbit models; km because they meet case keys.
 EARTH_RADIUS_KM = 6378.137  # as kernels.constants
 SMALLEST_PRANDTL = 0.5  # below it, in liquid metals, Gnielinski's correlation does not hold
+MOST_PASSES = 8  # of a tube: the work of a step grows with their cube
 LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no periodic revolution exists
 # cos i = -1 in the first-order J2 condition (Vallado 2013, section 11.4.1) with the constants of the kernels.
 SUN_SYNCHRONOUS_LIMIT_KM = 5974.0
@@ -739,7 +740,14 @@ class Radiator(Section):
     sides: Literal[1, 2] = key("Sides that radiate: 1 (face 0 only) or 2", default=2)
     normal: BodyAxis = key("Body axis along which face 0 looks", default="+x")
     length_m: Number = key("Length along the tubes", "m", gt=0, le=1e5)
-    tube_pitch_m: Number = key("Distance from tube to tube", "m", gt=0, le=100)
+    tube_pitch_m: Number = key("Distance from tube to tube, or from pass to pass", "m", gt=0, le=100)
+    tube_layout: Literal["straight", "u", "serpentine"] = key(
+        "Tubes cross the length once, forth and back, or forth and back tube_passes times in all",
+        default="straight",
+    )
+    tube_passes: Whole | None = key(
+        "serpentine only: times that a tube crosses the length", "-", None, ge=2, le=MOST_PASSES
+    )
     thickness_mm: Number = key("Thickness of the sheet that conducts", "mm", gt=0, le=500)
     conductivity_w_m_k: Number = key("Conductivity of the sheet (along the tubes)", "W/m/K", gt=0, le=5000)
     conductivity_across_w_m_k: Number | None = key(
@@ -792,13 +800,35 @@ class Radiator(Section):
     )
     max_temperature_c: Number = key("Highest allowed panel temperature", "C", 120.0, ge=-100, le=500)
 
+    @property
+    def passes(self) -> int:
+        """Times that a tube crosses the length."""
+        return {"straight": 1, "u": 2, "serpentine": self.tube_passes}[self.tube_layout]
+
+    @model_validator(mode="after")
+    def _layout(self):
+        serpentine = self.tube_layout == "serpentine"
+        if serpentine and self.tube_passes is None:
+            raise refuse("tube_passes", "missing; tube_layout = 'serpentine' needs it")
+        if not serpentine and self.tube_passes is not None:
+            raise refuse("tube_passes", f"got {self.tube_passes}; only tube_layout = 'serpentine' has it")
+        if self.passes > 1 and self.heat_pipe_capability_w_m is not None:
+            raise refuse(
+                "heat_pipe_capability_w_m",
+                f"got {self.heat_pipe_capability_w_m:g} with tube_layout = '{self.tube_layout}', which no heat"
+                " pipe has",
+            )
+        return self
+
     @model_validator(mode="after")
     def _checks(self):
-        least = self.length_m * self.tube_pitch_m / 2
+        pitches = 0.5 if self.passes == 1 else self.passes
+        least = self.length_m * self.tube_pitch_m * pitches
         if self.area_m2 < least * (1 - 1e-9):
+            strip = "half a pitch" if self.passes == 1 else f"{pitches} pitches"
             raise refuse(
                 "area_m2",
-                f"got {self.area_m2:g}; must be >= {least:g}, half a pitch along the length"
+                f"got {self.area_m2:g}; must be >= {least:g}, {strip} along the length"
                 f" (length_m = {self.length_m:g}, tube_pitch_m = {self.tube_pitch_m:g})",
             )
         if self.heat_pipe_capability_w_m is not None and self.strip_conductance_w_m <= 0:
@@ -977,7 +1007,10 @@ class Run(Section):
     )
     steps: Whole = key("Time steps of a revolution", "-", 128, ge=16, le=20000)
     cells: tuple[Annotated[Whole, Field(ge=4, le=1024)], Annotated[Whole, Field(ge=6, le=512)]] = key(
-        "Cells of the panel: along the tubes (4 or more), across half a pitch (6 or more)", "-", (32, 16)
+        "Cells of the panel: along the tubes (4 or more), across half a pitch (6 or more); of tubes that go forth"
+        " and back on each side of every pass",
+        "-",
+        (32, 16),
     )
     revolutions: Whole = key("transient only: number of revolutions", "-", 1, ge=1, le=100_000)
     start_temperature_c: Number = key("Temperature of everything at the start", "C", 20.0, ge=-270, le=500)
@@ -1149,6 +1182,12 @@ class Case(Section):
     def _heat_paths(self):
         loop = self.loop
         on_loop = {link.source for link in self.links if link.to == "loop"}
+        layout = self.radiator.tube_layout
+        if layout != "straight" and (loop is None or loop.feed != "tubes"):
+            raise refuse(
+                "radiator.tube_layout",
+                f"got '{layout}'; needs a [loop] with feed = 'tubes', heat pipes and bare panels are straight",
+            )
         if loop is not None:
             if self.payload is not None and loop.cold_plate_conductance_w_k is None:
                 raise refuse("loop.cold_plate_conductance_w_k", "missing; a [payload] on a [loop] needs it")

@@ -76,6 +76,11 @@ def test_coarser_grid_keeps_both_ratios(cells, expected):
     assert accuracy.coarser_cells(cells) == expected
 
 
+def test_coarser_grid_of_a_serpentine():
+    """33 rows of cells for each pass become 17, whatever their number."""
+    assert accuracy.coarser_cells((32, 16), passes=3) == ((16, 8), 33 / 17)
+
+
 def test_coarser_steps():
     assert accuracy.coarser_steps(128) == (64, 2.0)
     assert accuracy.coarser_steps(25) == (16, 25 / 16)
@@ -138,3 +143,17 @@ def test_no_estimate_is_said_so_or_not_wanted():
     assert lost["figures"] == [] and lost["missing"] == ["grid and time step: no revolution has converged"]
     few = of(steps=16, cells=(4, 6))
     assert few["figures"] == [] and len(few["missing"]) == 2
+
+
+@pytest.mark.slow
+def test_error_of_a_serpentines_grid():
+    """Estimated from half the cells, against twice as many."""
+    outcome = outcome_of("radiator.tube_layout=serpentine", "radiator.tube_passes=3", "run.mode=steady")
+    estimates = {figure["name"]: figure for figure in accuracy.estimate(outcome)["figures"]}
+    fine = solved(outcome.case, outcome.fleet, (16, 24))
+    for key, label in zip(KEYS, LABELS, strict=True):
+        gained = float(fine[key][0] - outcome.scalars[key][0])
+        # The finer grid has a quarter of the error itself.
+        assert estimates[label]["grid_error"] == pytest.approx(
+            4 / 3 * gained, abs=0.02 + 0.5 * abs(gained)
+        ), key

@@ -182,6 +182,16 @@ def test_panel(fleet):
         assert value(getattr(p, name)) == pytest.approx(number, rel=1e-15), name
     assert (p.nx, p.ny) == (8, 6)
     assert value(p.length * p.half_pitch * p.half_strips) == pytest.approx(28)
+    assert (p.passes, value(p.tubes), value(p.width)) == (1, pytest.approx(70), 0.05)
+
+
+def test_panel_of_a_serpentine():
+    """28 m2 of tubes that cross 4 m three times at 0.1 m: 23 1/3 of them, a row of cells and six on each side."""
+    p = build(case_of("radiator.tube_layout=serpentine", "radiator.tube_passes=3"), np.float64).params.panel
+    assert (p.nx, p.ny, p.passes) == (8, 3 * 13, 3)
+    assert value(p.tubes) == pytest.approx(28 / 1.2) and value(p.width) == pytest.approx(0.3)
+    assert value(p.tubes * p.width * p.length) == pytest.approx(28)
+    assert build(case_of("radiator.tube_layout=u"), np.float64).params.panel.passes == 2
 
 
 def test_network(fleet):

@@ -181,6 +181,10 @@ def test_check_shows_the_film_in_the_tubes(case_file):
     said = " ".join(result.stdout.split())
     assert "tubes 75, Reynolds 7,935, Prandtl 1.27, Nusselt 31.7, 21 W/m/K to the panel" in said
     assert "straight tubes take 0.43 kPa" in said
+    # Half as many with twice the flow, twice as long.
+    result = call("check", case_file, *QUICK, "--set", "radiator.tube_layout=u")
+    said = " ".join(result.stdout.split())
+    assert "tubes 37.5, Reynolds 15,871" in said and "U tubes without bends take 2.85 kPa" in said
 
 
 def test_check_without_a_case_shows_cases_and_devices():

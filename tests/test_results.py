@@ -16,7 +16,7 @@ PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "versi
 
 def make_fleet(row):
     row = np.array(row)
-    panel = SimpleNamespace(nx=CELLS[0], ny=CELLS[1], length=np.full(4, 2.0), half_pitch=np.full(4, 0.1))
+    panel = SimpleNamespace(nx=CELLS[0], ny=CELLS[1], passes=1, length=np.full(4, 2.0), width=np.full(4, 0.1))
     return SimpleNamespace(
         row=row,
         names=[f"sat-{i}" for i in range(row.shape[0])],

@@ -325,6 +325,43 @@ REFUSALS = [
         ["radiator.area_m2=0.1"],
         "radiator.area_m2: got 0.1; must be >= 0.2, half a pitch along the length (length_m = 4, tube",
     ),
+    (
+        ["radiator.tube_layout=serpentine"],
+        "radiator.tube_passes: missing; tube_layout = 'serpentine' needs it",
+    ),
+    (
+        ["radiator.tube_layout=u", "radiator.tube_passes=2"],
+        "radiator.tube_passes: got 2; only tube_layout = 'serpentine' has it",
+    ),
+    (
+        ["radiator.tube_layout=serpentine", "radiator.tube_passes=9"],
+        "radiator.tube_passes: got 9; must be <= 8",
+    ),
+    (
+        ["radiator.tube_layout=u", "radiator.area_m2=0.7"],
+        "radiator.area_m2: got 0.7; must be >= 0.8, 2 pitches along the length (length_m = 4, tube",
+    ),
+    (
+        [
+            "radiator.tube_layout=u",
+            "radiator.strip_conductance_w_m=1",
+            "radiator.heat_pipe_capability_w_m=9",
+        ],
+        "radiator.heat_pipe_capability_w_m: got 9 with tube_layout = 'u', which no heat pipe has",
+    ),
+    (
+        [*BARE, "radiator.tube_layout=u"],
+        "radiator.tube_layout: got 'u'; needs a [loop] with feed = 'tubes', heat pipes and bare panels are",
+    ),
+    (
+        [
+            "loop.feed=heat_pipes",
+            "loop.evaporator_fraction=0.2",
+            "radiator.strip_conductance_w_m=1",
+            "radiator.tube_layout=u",
+        ],
+        "radiator.tube_layout: got 'u'; needs a [loop] with feed = 'tubes', heat pipes and bare panels are",
+    ),
     (["radiator.emissivity=0"], "radiator.emissivity: got 0 on face 0; must be > 0"),
     (
         ["radiator.sides=1", "radiator.emissivity=[0.8, 0.9]"],
