@@ -186,11 +186,13 @@ class Halves:
     """
 
     def __init__(self, tile: Tile, tables: list[Table], h, rate, mid_rate, source):
-        self.tile, self.h, self.source = tile, h, source
+        self.tile, self.h = tile, h
         self.rate, self.mid_rate = rate, mid_rate
         self.capacity, self.along, self.across, self.link, self.heat, self.glow, self.leak, *emission = tables
         self.emission = emission
         # What all cells share is found once.
+        together = None if self.heat.shared is None else self.heat.shared + source
+        self.source = lambda i, j: self.heat(i, j) + source if together is None else together
         shared = all(table.shared is not None for table in (self.capacity, self.glow, self.leak))
         self.shared_losses = self._losses(0, 0) if shared else None
         self.warmed = [2 * h * e.shared if e.shared is not None else None for e in emission]
@@ -225,7 +227,7 @@ class Halves:
         for j in range(ny - 1, -1, -1):
             half = adi_step.Half.of_cells(tuple(e(i, j) for e in self.emission), 1.0, link=self.link(i, j))
             inward = adi_step.net(flow, j)
-            q = adi_step.first_heat(t[j], inward, tile.S[i + 1, j], self.heat(i, j) + self.source, half)
+            q = adi_step.first_heat(t[j], inward, tile.S[i + 1, j], self.source(i, j), half)
             after = q if j == ny - 1 else adi_step.eliminate(q, tile.c1[j + 1], after)
             u[j] = after
 

@@ -25,10 +25,10 @@ DESIGN, STEP, TURN = 0, 1, 2
 class Number:
     """An operation on numbers and constants, or an input, which has no operation."""
 
-    __slots__ = ("apply", "args", "level")
+    __slots__ = ("apply", "args", "level", "truth")
 
-    def __init__(self, apply: Callable | None, args: tuple, level: int):
-        self.apply, self.args, self.level = apply, args, level
+    def __init__(self, apply: Callable | None, args: tuple, level: int, truth: bool = False):
+        self.apply, self.args, self.level, self.truth = apply, args, level, truth
 
 
 class _Loop:
@@ -93,6 +93,7 @@ _ELEMENTWISE: dict[str, Callable] = {
     "_as_float": _as_float,
 }
 _OF_CONSTANTS = {"max": np.maximum, "min": np.minimum, "div": np.true_divide, "select_n": lambda p, a, b: b if p else a}
+_TRUTHS = "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"
 _REDUCTIONS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 # What hands its arguments on to a program of its own.
 _CALLS = "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call"
@@ -275,8 +276,8 @@ class Graph:
             ordered = tuple(sorted(args, key=id))
         key = (name, *(a if isinstance(a, Number) else (type(a), a) for a in ordered))
         if key not in self.known:
-            level = max((a.level for a in args if isinstance(a, Number)))
-            self.known[key] = Number(_ELEMENTWISE[name], args, level)
+            level = max(a.level for a in args if isinstance(a, Number))
+            self.known[key] = Number(_ELEMENTWISE[name], args, level, name in _TRUTHS)
         return self.known[key]
 
     def _reduce(self, name: str, a: np.ndarray, axes) -> np.ndarray:
@@ -338,6 +339,11 @@ def _order(values: Iterable, known: Callable) -> list[Number]:
 def hoisted(values: Iterable) -> list[Number]:
     """Numbers of the design that others are reckoned from, in the order in which these ask for them."""
     return [n for n in _order(values, lambda n: n.level == DESIGN) if n.level == DESIGN]
+
+
+def given(values: Iterable) -> set[Number]:
+    """Inputs that numbers are reckoned from."""
+    return {n for n in _order(values, lambda n: n.apply is None and not n.args) if n.apply is None and not n.args}
 
 
 class Emitter:
