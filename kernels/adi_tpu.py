@@ -186,13 +186,11 @@ class Halves:
     """
 
     def __init__(self, tile: Tile, tables: list[Table], h, rate, mid_rate, source):
-        self.tile, self.h = tile, h
+        self.tile, self.h, self.load = tile, h, source
         self.rate, self.mid_rate = rate, mid_rate
         self.capacity, self.along, self.across, self.link, self.heat, self.glow, self.leak, *emission = tables
         self.emission = emission
         # What all cells share is found once.
-        together = None if self.heat.shared is None else self.heat.shared + source
-        self.source = lambda i, j: self.heat(i, j) + source if together is None else together
         shared = all(table.shared is not None for table in (self.capacity, self.glow, self.leak))
         self.shared_losses = self._losses(0, 0) if shared else None
         self.warmed = [2 * h * e.shared if e.shared is not None else None for e in emission]
@@ -223,23 +221,21 @@ class Halves:
             self.first_factors(i)
         t = [tile.T[i, j] for j in range(ny)]
         flow = [self.across(i, j) * (t[j + 1] - t[j]) for j in range(ny - 1)]
-        after = None
         for j in range(ny - 1, -1, -1):
             half = adi_step.Half.of_cells(tuple(e(i, j) for e in self.emission), 1.0, link=self.link(i, j))
             inward = adi_step.net(flow, j)
-            q = adi_step.first_heat(t[j], inward, tile.S[i + 1, j], self.source(i, j), half)
-            after = q if j == ny - 1 else adi_step.eliminate(q, tile.c1[j + 1], after)
-            u[j] = after
+            q = adi_step.first_heat(t[j], inward, tile.S[i + 1, j], self.heat(i, j) + self.load, half)
+            u[j] = q if j == ny - 1 else adi_step.eliminate(q, tile.c1[j + 1], u[j + 1])
 
     def substituted(self, u: list, first=None):
-        """Increments to mid-step from u of a column, `first` of them where that is known."""
-        tile, d = self.tile, []
+        """Increments to mid-step from u of a column, one after the other; `first` of them where that is known."""
+        tile, d = self.tile, first
         for j, value in enumerate(u):
             if j:
-                d.append(adi_step.substitute(tile.m1[j], value, tile.c1[j], d[-1]))
-            else:
-                d.append(tile.m1[0] * value if first is None else first)
-        return d
+                d = adi_step.substitute(tile.m1[j], value, tile.c1[j], d)
+            elif first is None:
+                d = tile.m1[0] * value
+            yield d
 
     def second_factors(self, i):
         """Of column i: c behind it, and what multiplies d."""

@@ -32,7 +32,7 @@ from .unrolled import Emitter
 # Steps whose loads are in vector memory at a time.
 BLOCK = 32
 # Columns that one turn of the first and the second pass takes: their chains of dependent operations run side by side.
-COLUMNS = 2
+COLUMNS = 8
 
 
 def _number(ref, i: int, truth: bool):
@@ -78,8 +78,8 @@ class _March(Tile):
         emit.given |= {n: partial(lambda i: self.T[i, 0], i) for i, n in enumerate(plan.start)}
         emit.given |= {n: partial(lambda i: self.m1[0] * v[i, 0], i) for i, n in enumerate(plan.alone)}
         emit.given |= {n: lambda: self.m1[0] for n in plan.response}
-        for i, number in enumerate(plan.first):
-            self.first[i] = emit(number)
+        for i, value in enumerate([emit(number) for number in plan.first]):
+            self.first[i] = value
         more = 2 * h * emit(plan.more)
 
         def substituted(i, sums):
@@ -93,16 +93,17 @@ class _March(Tile):
         mid_rate = adi_step.radiation_rate(emit(plan.mid4), 1.0)
         second = Halves(self, tables, h, rate, mid_rate, self.zero)
 
-        def eliminated(turn, after):
+        def eliminated(turn, _):
             i = nx - 1 - turn
             behind, gains = second.second_factors(i)
-            heat = [second.second_heat(i, j, v[i, j], gains[shape.kind(j)], more) for j in range(ny)]
-            left = [adi_step.eliminate(q, behind[shape.kind(j)], a) for j, (q, a) in enumerate(zip(heat, after))]
-            for j, value in enumerate(left):
-                v[i, j] = value
-            return left
+            # All read before any is written, which may be in the way for all that the compiler knows.
+            d, after = [v[i, j] for j in range(ny)], [v[i + 1, j] for j in range(ny)]
+            for j in range(ny):
+                kind = shape.kind(j)
+                q = second.second_heat(i, j, d[j], gains[kind], more)
+                v[i, j] = adi_step.eliminate(q, behind[kind], after[j])
 
-        in_turns(nx, COLUMNS, eliminated, [self.zero] * ny)
+        in_turns(nx, 2, eliminated, None)
         self.give_means(emit, plan.end, self.forward(second.along, (self.zero, self.zero)))
         for i, value in enumerate([emit(number) for number in plan.carried]):
             self.carry[i] = value

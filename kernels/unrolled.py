@@ -89,6 +89,7 @@ _ELEMENTWISE: dict[str, Callable] = {
     "or": operator.or_,
     "not": operator.invert,
     "select_n": _select,
+    "_reciprocal": lambda x: 1.0 / x,
     "_power": _power,
     "_as_float": _as_float,
 }
@@ -268,6 +269,9 @@ class Graph:
             return args[1] if _constant(args[0], 1) else args[0]
         if name == "div" and (_constant(args[0], 0) or _constant(args[1], 1)):
             return args[0]
+        if name == "div":
+            # Divisors come in rows: a product each, where a quotient each would be many operations.
+            return self.operation("mul", args[0], self.operation("_reciprocal", args[1]))
         return self._number(name, args)
 
     def _number(self, name: str, args: tuple) -> Number:
