@@ -185,6 +185,13 @@ def transient(_target):
     return march.transient, march_arguments()
 
 
+def search_march(_target):
+    """A revolution as the search for the periodic orbit marches it."""
+    from dawndusk.kernels import march
+
+    return march._summary_march, march_arguments()
+
+
 def cyclic(_target):
     from dawndusk.kernels import march
 
@@ -286,6 +293,7 @@ ROWS = (
     Row("sheet", partial(sheet_march, False, "uniform"), pallas=1, threads=16),
     Row("sheet and extremes", partial(sheet_march, True, "uniform"), pallas=1, threads=16),
     Row("sheet, heat pipe", partial(sheet_march, False, "heat pipe"), pallas=1, threads=16),
+    Row("march", search_march, targets=("v5e", "v6e"), pallas=1),
     Row("transient", transient),
     Row("cyclic", cyclic, revolutions=2, cell_steps=2 * 32 * 16 * 128, timeout=2 * TIMEOUT),
     Row(

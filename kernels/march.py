@@ -22,9 +22,10 @@ from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .coolant import tube_conductance
 from .numerics import segmented_scan
 from .panel import extremes_across
+from .platforms import choose
 from .pytree import pytree
 from .revolution import Loads
-from .satellite import Params, State, Step, depart, step
+from .satellite import Lumps, Params, Power, State, Step, depart, step
 
 # Largest correction of one iteration [K], and temperature above which a satellite is given up [K].
 LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
@@ -134,7 +135,7 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         hot = jnp.where((top > top_best)[None, None], T, hot)
         cold = jnp.where((bottom < bottom_best)[None, None], T, cold)
         best = hot, cold, jnp.maximum(top, top_best), jnp.minimum(bottom, bottom_best)
-        return (now, best), (now.nodes, top, bottom, now.mean, now.energy, report)
+        return (now, best), (now.lumps.nodes, top, bottom, now.mean, now.lumps.energy, report)
 
     now = depart(params, state)
     T, zero = now.panel.T, jnp.zeros_like(now.mean)
@@ -223,26 +224,75 @@ def _nonzero(x):
     return jnp.where(x > 0, x, 1.0)
 
 
-def _summary_march(params: Params, loads: Loads, state: State):
-    """March without a record: end state, and the means that the linear model is built on."""
+@pytree
+class Tally:
+    """What a search sees of a march.
 
+    Attributes:
+        nodes: Integral of their temperatures [K s].
+        mean: Of the panel's mean temperature [K s].
+        throttled: Time in which compute is cut by temperature, not by power [s].
+        held: Time in which the bypass holds its set point [s].
+        time: All of it [s].
+        low, high: Least and most energy in the battery at the ends of steps [J].
+    """
+
+    nodes: Float[Array, "n b"]
+    mean: Float[Array, " b"]
+    throttled: Float[Array, " b"]
+    held: Float[Array, " b"]
+    time: Float[Array, " b"]
+    low: Float[Array, " b"]
+    high: Float[Array, " b"]
+
+    @classmethod
+    def start(cls, state: State) -> "Tally":
+        zero = jnp.zeros_like(state.energy)
+        big = jnp.full_like(zero, jnp.finfo(zero.dtype).max)
+        return cls(jnp.zeros_like(state.nodes), zero, zero, zero, zero, big, -big)
+
+    def add(self, lumps: Lumps, mean: Float[Array, " b"], power: Power, bypass, w) -> "Tally":
+        """With one more step, of length w [s]: its end, what the bus did in it, and the share led past."""
+        throttled = ((power.throttled > 0) & (power.curtailed <= 0)).astype(w.dtype)
+        held = ((bypass > 0) & (bypass < 0.998)).astype(w.dtype)
+        return Tally(
+            nodes=self.nodes + lumps.nodes * w[None],
+            mean=self.mean + mean * w,
+            throttled=self.throttled + throttled * w,
+            held=self.held + held * w,
+            time=self.time + w,
+            low=jnp.minimum(self.low, lumps.energy),
+            high=jnp.maximum(self.high, lumps.energy),
+        )
+
+    @property
+    def means(self):
+        """Over time, of nodes and panel [K], and of being throttled and held [-]."""
+        return self.nodes / self.time[None], *(a / self.time for a in (self.mean, self.throttled, self.held))
+
+
+def _summary_march(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:
+    """March without a record, which nobody differentiates: on an accelerator one kernel, where that holds it."""
+    out = jax.eval_shape(lambda state: (state, Tally.start(state)), state)
+    ways = {"default": _summary_loop, "tpu": _summary_on_tpu}
+    return choose(ways, out, params, loads, state)
+
+
+def _summary_loop(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:
     def advance(carry, load):
-        now, sums, low, high = carry
+        now, tally = carry
         now, report = step(params, now, load)
-        w = load.dt
-        throttled = ((report.power.throttled > 0) & (report.power.curtailed <= 0)).astype(w.dtype)
-        held = ((report.bypass > 0) & (report.bypass < 0.998)).astype(w.dtype)
-        add = (now.nodes * w[None], now.mean * w, throttled * w, held * w, w)
-        sums = jax.tree.map(jnp.add, sums, add)
-        return (now, sums, jnp.minimum(low, now.energy), jnp.maximum(high, now.energy)), None
+        return (now, tally.add(now.lumps, now.mean, report.power, report.bypass, load.dt)), None
 
-    zero = jnp.zeros_like(state.energy)
-    sums = (jnp.zeros_like(state.nodes), zero, zero, zero, zero)
-    big = jnp.full_like(zero, jnp.finfo(zero.dtype).max)
-    start = depart(params, state, room=True)
-    (now, sums, low, high), _ = lax.scan(advance, (start, sums, big, -big), loads)
-    period = sums[4]
-    return now.state, tuple(s / (period if s.ndim == 1 else period[None]) for s in sums[:4]), low, high
+    (now, tally), _ = lax.scan(advance, (depart(params, state, room=True), Tally.start(state)), loads)
+    return now.state, tally
+
+
+def _summary_on_tpu(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:
+    from . import march_tpu
+
+    march = march_tpu.summary if march_tpu.supports(params, loads, state) else _summary_loop
+    return march(params, loads, state)
 
 
 def _linear_model(params: Params, means, period: Float[Array, " b"]):
@@ -327,10 +377,12 @@ def _search(params: Params, loads: Loads, state: State, tolerance: float, max_it
 
     def iterate(carry):
         k, state, E, done, spent, jumps, neutral, history, best = carry
-        end, means, low, high = _summary_march(params, loads, state)
-        energy, periodic, free, jumps_new = _next_charge(params, state.energy, end.energy, low, high, jumps)
+        end, seen = _summary_march(params, loads, state)
+        energy, periodic, free, jumps_new = _next_charge(
+            params, state.energy, end.energy, seen.low, seen.high, jumps
+        )
         rebuild = (k < 2) | (k % 3 == 0)
-        E = lax.cond(rebuild, lambda: _linear_model(params, means, period), lambda: E)
+        E = lax.cond(rebuild, lambda: _linear_model(params, seen.means, period), lambda: E)
         x, fx = _reduced(state), _reduced(end)
         move, full = _correct(E, fx - x)
         distance = jnp.max(jnp.abs(full), axis=0)

@@ -35,6 +35,7 @@ from .panel import Panel, strip
 from .payload import Payload
 from .pytree import pytree
 from .revolution import Loads
+from .sheet import Sheet
 from .solar_array import SolarArray, array_power
 
 # The node stage is iterated: each pass linearises about the last one and hands its bus power, and whether a bypass
@@ -145,40 +146,54 @@ class Step:
 
 
 @pytree
+class Lumps:
+    """Nodes and battery between two steps.
+
+    Attributes:
+        nodes: [K].
+        lost: What rounding has kept from them so far [K].
+        energy: In the battery [J].
+        energy_lost: Likewise [J].
+    """
+
+    nodes: Float[Array, "n b"]
+    lost: Float[Array, "n b"]
+    energy: Float[Array, " b"]
+    energy_lost: Float[Array, " b"]
+
+    @classmethod
+    def start(cls, state: State) -> "Lumps":
+        return cls(state.nodes, jnp.zeros_like(state.nodes), state.energy, jnp.zeros_like(state.energy))
+
+
+@pytree
 class Underway:
     """A state between two steps.
 
     Attributes:
         panel: With y first.
-        nodes: [K].
-        lost: What rounding has kept from them so far [K].
-        energy: In the battery [J].
-        energy_lost: Likewise [J].
+        lumps: Nodes and battery.
         mean, mean4: Mean over the panel of T [K] and of T^4 [K^4].
     """
 
     panel: Field
-    nodes: Float[Array, "n b"]
-    lost: Float[Array, "n b"]
-    energy: Float[Array, " b"]
-    energy_lost: Float[Array, " b"]
+    lumps: Lumps
     mean: Float[Array, " b"]
     mean4: Float[Array, " b"]
 
     @property
     def state(self) -> State:
-        return State(adi_step.turn(self.panel.T), self.nodes, self.energy)
+        return State(adi_step.turn(self.panel.T), self.lumps.nodes, self.lumps.energy)
 
 
 def depart(params: Params, state: State, room: bool = False) -> Underway:
     """A state to march from. `room`: for a march that is not differentiated, see `Field.start`."""
-    panel = Field.start(state.panel, _sheet(params), room)
-    X, energy = state.nodes, state.energy
-    means = adi_step.means(panel.T)
-    return Underway(panel, X, jnp.zeros_like(X), energy, jnp.zeros_like(energy), *means)
+    panel = Field.start(state.panel, panel_sheet(params), room)
+    return Underway(panel, Lumps.start(state), *adi_step.means(panel.T))
 
 
-def _sheet(params: Params):
+def panel_sheet(params: Params) -> Sheet:
+    """The panel with what its contact to the nodes takes from it."""
     return strip(params.panel, jnp.sum(params.network.panel_conductance, axis=0) / params.panel.area)
 
 
@@ -430,6 +445,75 @@ def implicit_stage(
     return Stage(moved, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
 
 
+@pytree
+class Opening:
+    """What a step is laid out by, before the panel moves.
+
+    Attributes:
+        sent: Heat of the nodes to the panel at the start [W/m^2].
+        source: All that heats the panel, evenly [W/m^2].
+        calm: T^4 at which the panel would radiate that [K^4].
+        mean4: The panel's T^4 that the step goes by [K^4].
+        h: Half the panel's step [s].
+    """
+
+    sent: Float[Array, " b"]
+    source: Float[Array, " b"]
+    calm: Float[Array, " b"]
+    mean4: Float[Array, " b"]
+    h: Float[Array, " b"]
+
+
+def opening(
+    params: Params, load: Loads, X: Float[Array, "n b"], mean4: Float[Array, " b"], sheet: Sheet
+) -> Opening:
+    """From the nodes and the panel's mean T^4 at the start of a step [K^4]."""
+    panel = params.panel
+    sent = _from_nodes(params, X)
+    source = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4 + sent
+    calm = adi_step.settled((source[None, None],), sheet)
+    start4 = jnp.maximum(mean4, calm)
+    return Opening(sent, source, calm, start4, adi_step.half_step(start4, sheet, load.dt))
+
+
+def _from_nodes(params: Params, X):
+    """Heat that the nodes send to the panel [W/m^2]."""
+    network = params.network
+    sent = SIGMA * network.panel_radiative * X**4 + network.panel_conductance * X
+    return jnp.sum(sent, axis=0) / params.panel.area
+
+
+def more_from_nodes(params: Params, X: Float[Array, "n b"], stage: Stage, sent: Float[Array, " b"]):
+    """What the nodes send to the panel at the stage more than at the start of the step, `sent` [W/m^2]."""
+    return _from_nodes(params, X + stage.moved) - sent
+
+
+def closing(
+    params: Params,
+    load: Loads,
+    now: Lumps,
+    stage: Stage,
+    rise: Float[Array, " b"],
+    rise4: Float[Array, " b"],
+) -> Lumps:
+    """Nodes and battery at the end of a step.
+
+    Args:
+        rise, rise4: Of the panel's means of T [K] and T^4 [K^4] from the start of the step to its middle.
+    """
+    network, dt = params.network, load.dt
+    # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.
+    late = stage.owed + network.panel_conductance * rise[None] + SIGMA * network.panel_radiative * rise4[None]
+    moved = stage.moved / stage.theta + dt[None] * late / stage.inertia
+    X, lost = compensated_sum(now.nodes, moved, now.lost)
+    energy, energy_lost = now.energy, now.energy_lost
+    if params.battery is not None:
+        cell, power = params.battery, stage.power
+        stored = cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
+        energy, energy_lost = compensated_sum(energy, dt * stored, energy_lost)
+    return Lumps(X, lost, energy, energy_lost)
+
+
 def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     """Advance by one step.
 
@@ -441,51 +525,31 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     Returns:
         What comes after it, and what the bus and the fluid did.
     """
-    panel, network, coolant = params.panel, params.network, params.coolant
-    X, dt = now.nodes, load.dt
-    mean, mean4 = now.mean, now.mean4
-    area = panel.area
-    sheet = _sheet(params)
-    sunk = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4
-
-    def from_nodes(X):
-        """Heat that the nodes send to the panel [W/m^2]."""
-        sent = SIGMA * network.panel_radiative * X**4 + network.panel_conductance * X
-        return jnp.sum(sent, axis=0) / area
+    panel, lumps = params.panel, now.lumps
+    X = lumps.nodes
+    sheet = panel_sheet(params)
 
     # --- panel, first half: across the tubes, eliminated down to the tube cells
-    at_start = from_nodes(X)
-    source = ((sunk + at_start)[None, None],)
-    calm = adi_step.settled(source, sheet)
-    start4 = jnp.maximum(mean4, calm)
-    h = adi_step.half_step(start4, sheet, dt)
-    first = adi_step.first_coefficients(start4, sheet, h)
-    under_way = now.panel.first_half(source, first, sheet)
+    start = opening(params, load, X, now.mean4, sheet)
+    first = adi_step.first_coefficients(start.mean4, sheet, start.h)
+    under_way = now.panel.first_half((start.source[None, None],), first, sheet)
     wall = None
-    if coolant is not None:
-        start, alone, give_way = under_way.wall(first, sheet)
+    if params.coolant is not None:
+        line, alone, give_way = under_way.wall(first, sheet)
         # Of straight tubes every cell has its own; of several passes all columns have the same.
-        response = h[None] * give_way if panel.passes == 1 else h[None, None] * give_way
-        wall = Wall(start, alone, adi_step.repeated(response, panel.nx) if panel.passes == 1 else response)
-    stage = implicit_stage(params, load, X, now.energy, mean, mean4, wall)
+        response = start.h[None] * give_way if panel.passes == 1 else start.h[None, None] * give_way
+        wall = Wall(line, alone, adi_step.repeated(response, panel.nx) if panel.passes == 1 else response)
+    stage = implicit_stage(params, load, X, lumps.energy, now.mean, now.mean4, wall)
 
     # --- panel: the rest of the first half, then along the tubes
     under_way = under_way.finish_first(first, sheet, stage.wall)
     half_mean, half_mean4 = under_way.mid_means()
     # The first half used the nodes at its start: the second makes the whole step's heat that of the stage.
-    more = (from_nodes(X + stage.moved) - at_start)[None, None]
-    second = adi_step.second_coefficients(start4, jnp.maximum(half_mean4, calm), sheet, h)
+    more = more_from_nodes(params, X, stage, start.sent)[None, None]
+    second = adi_step.second_coefficients(start.mean4, jnp.maximum(half_mean4, start.calm), sheet, start.h)
     panel_end = under_way.second_half(more, second, sheet)
 
     # --- nodes and battery
-    # What the stage could not know yet, the panel at mid-step and the last pass's bus, felt as the stage would.
-    late = stage.owed + network.panel_conductance * (half_mean - mean)[None]
-    late = late + SIGMA * network.panel_radiative * (half_mean4 - mean4)[None]
-    X, lost = compensated_sum(X, stage.moved / stage.theta + dt[None] * late / stage.inertia, now.lost)
-    energy, energy_lost = now.energy, now.energy_lost
-    if params.battery is not None:
-        cell, power = params.battery, stage.power
-        stored = cell.charge_efficiency * power.charge - power.discharge / cell.discharge_efficiency
-        energy, energy_lost = compensated_sum(energy, dt * stored, energy_lost)
-    after = Underway(panel_end, X, lost, energy, energy_lost, *adi_step.means(panel_end.T))
+    lumps = closing(params, load, lumps, stage, half_mean - now.mean, half_mean4 - now.mean4)
+    after = Underway(panel_end, lumps, *adi_step.means(panel_end.T))
     return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, half_mean4)

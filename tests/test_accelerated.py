@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dawndusk.kernels import adi, adi_gpu, adi_tpu
+from dawndusk.kernels import adi, adi_gpu, adi_tpu, march, march_tpu
 from dawndusk.kernels.sheet import Sheet
 
 # Both do the same operations in another order in few places, sums above all. A temperature of 300 K is rounded to
@@ -145,6 +145,100 @@ def test_derivatives_and_vmap_go_by_arrays():
     both = jax.vmap(lambda T: adi.transient(T, *rest)[0])(jnp.stack([T, T + 1]))
     for found, start in zip(both, (T, T + 1)):
         np.testing.assert_allclose(found, adi.transient(start, *rest)[0], rtol=0, atol=ROUNDING["uniform"])
+
+
+# --- coupled satellites
+
+
+def satellites(kind, design, square_loads, uniform_state, b=3, cells=(4, 3), steps=6):
+    """Designs of a structure, from a rough start, through the start of a revolution with a shadow in it."""
+    params = design(b=b, cells=cells, bypass=kind == "bypass", dtype=jnp.float32)
+    state = uniform_state(params)
+    if kind == "heat pipes":
+        coolant = replace(params.coolant, evaporator_fraction=jnp.full(b, 0.3, jnp.float32))
+        pipes = replace(params.panel, strip_conductance=jnp.full(b, 5.0, jnp.float32))
+        params = replace(params, coolant=coolant, panel=pipes)
+    if kind == "throttled":
+        params = replace(params, payload=replace(params.payload, throttle_start=jnp.full(b, 290.0, jnp.float32)))
+    if kind == "bypass":
+        params = replace(params, coolant=replace(params.coolant, setpoint=jnp.full(b, 297.0, jnp.float32)))
+    if kind == "no battery":
+        params = replace(params, battery=None)
+    if kind == "bare":
+        params = replace(params, coolant=None, array=None, battery=None, payload=None)
+    rng = np.random.default_rng(1)
+    rough = jnp.asarray(rng.uniform(-10, 10, state.panel.shape), jnp.float32)
+    nodes = state.nodes + jnp.asarray(rng.uniform(-5, 5, state.nodes.shape), jnp.float32)
+    loads = square_loads(b, 64, dtype=jnp.float32)
+    # Into the shadow; the third step has no length.
+    first = 64 * 11 // 27 - steps // 2
+    loads = jax.tree.map(lambda a: a[first : first + steps], loads)
+    loads = replace(loads, dt=loads.dt.at[2].set(0.0))
+    return params, loads, replace(state, panel=state.panel + rough, nodes=nodes)
+
+
+def ends_agree(found, expected, start):
+    """A temperature is rounded to 1.5e-5 K some ten times a step, in sums whose order differs; a charge of 1e8 J to
+    4 J; an integral is held to what the temperatures are."""
+    (end, seen), (reference, tally) = found, expected
+    assert float(jnp.abs(reference.panel - start.panel).max()) > 1
+    for a, b in ((end.panel, reference.panel), (end.nodes, reference.nodes)):
+        np.testing.assert_allclose(a, b, rtol=0, atol=5e-4)
+    for a, b in ((end.energy, reference.energy), (seen.low, tally.low), (seen.high, tally.high)):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    for a, b in zip(seen.means, tally.means):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=5e-4)
+    np.testing.assert_allclose(seen.time, tally.time, rtol=1e-6)
+
+
+KINDS = ["everything", "bypass", "heat pipes", "throttled", "no battery", "bare"]
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "bare")) for k in KINDS])
+def test_tpu_marches_satellites_as_loops_do(kind, design, square_loads, uniform_state):
+    given = satellites(kind, design, square_loads, uniform_state)
+    expected = jax.jit(march._summary_loop)(*given)
+    assert float(expected[1].throttled.max()) > 0 or kind != "throttled"
+    assert float(expected[1].held.max()) > 0 or kind != "bypass"
+    ends_agree(march_tpu.summary(*given, interpret=True), expected, given[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["suncatcher", "starlink_ai", "iss_eatcs", "single_node_cyclic"])
+def test_tpu_marches_shipped_cases_as_loops_do(name):
+    from dawndusk.kernels import revolution
+    from dawndusk.solver import build, case
+
+    fleet = build.build(case.load(case.find(f"{name}.toml"), ["run.cells=[4, 3]"]), np.dtype("float32"))
+    rows = jax.tree.map(lambda a: jnp.asarray(a[:2]), fleet.revolutions)
+    params, state = (jax.tree.map(lambda a: jnp.asarray(a[..., :2]), t) for t in (fleet.params, fleet.state))
+    loads = jax.vmap(partial(revolution.revolution_loads, n_steps=40), out_axes=-1)(rows)
+    ends_agree(
+        march_tpu.summary(params, loads, state, interpret=True),
+        jax.jit(march._summary_loop)(params, loads, state),
+        state,
+    )
+
+
+def search_lowered(given, platform):
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), given)
+    return jax.export.export(jax.jit(march._summary_march), platforms=[platform])(*shapes).mlir_module()
+
+
+def test_searches_get_the_kernel(design, square_loads, uniform_state):
+    given = satellites("bare", design, square_loads, uniform_state)
+    assert "tpu_custom_call" in search_lowered(given, "tpu")
+    assert "tpu_custom_call" not in search_lowered(given, "cpu")
+    double = jax.tree.map(lambda a: a.astype(jnp.float64), given)
+    assert "tpu_custom_call" not in search_lowered(double, "tpu")
+
+
+def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state):
+    params, loads, state = satellites("everything", design, square_loads, uniform_state)
+    assert march_tpu.supports(params, loads, state)
+    assert not march_tpu.supports(params, jax.tree.map(lambda a: a[:0], loads), state)
+    large = replace(params, panel=replace(params.panel, nx=256, ny=64))
+    assert not march_tpu.supports(large, loads, state)
 
 
 def test_a_cpu_does_not_import_the_kernels():
