@@ -145,7 +145,7 @@ def summary(params: Params, loads: Loads, state: State, interpret: Any = False) 
 def _summary(params, loads, state, interpret):
     nx, ny, b = state.panel.shape
     plan, laid = Plan(params, loads, state), Laid(b)
-    carry = step_plan.start(params, state)
+    carry = step_plan.start(state)
     design, rows = plan.design_values(params), plan.load_values(loads)
     blocks, block = blocks_of(rows.shape[0], BLOCK)
     rows = jnp.pad(rows, [(0, blocks * block - rows.shape[0]), (0, 0), (0, 0)])

@@ -312,6 +312,16 @@ class Stage:
     wall: Float[Array, "nx b"] | None
 
 
+def warmed(
+    start: Float[Array, "nx b"],
+    alone: Float[Array, "nx b"],
+    give: Float[Array, "nx b"],
+    entering: Float[Array, "nx b"],
+) -> Float[Array, "nx b"]:
+    """Increments of tube cells to mid-step, from the fluid that enters each; see `coolant.tube_response` [K]."""
+    return (alone + give * (entering - start)) / (1 + give)
+
+
 @recomputed
 def implicit_stage(
     params: Params,
@@ -442,8 +452,7 @@ def implicit_stage(
         fluid_after = pass_on * inlet[None] + pick_up
         outlet = fluid_after[-1]
         entering = jnp.concatenate([inlet[None], fluid_after[:-1]])
-        give = exchange * response
-        increment = (alone + give * (entering - start)) / (1 + give)
+        increment = warmed(start, alone, exchange * response, entering)
     return Stage(moved, theta, inertia, owed, power, bypassed, supply, inlet, outlet, increment)
 
 

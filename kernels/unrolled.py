@@ -277,7 +277,7 @@ class Graph:
     def _number(self, name: str, args: tuple) -> Number:
         ordered = args
         if name in ("add", "mul", "max", "min"):
-            ordered = tuple(sorted(args, key=id))
+            ordered = tuple(sorted(args, key=lambda a: id(a) if isinstance(a, Number) else 0))
         key = (name, *(a if isinstance(a, Number) else (type(a), a) for a in ordered))
         if key not in self.known:
             level = max(a.level for a in args if isinstance(a, Number))
