@@ -1,4 +1,4 @@
-"""A revolution's march of coupled satellites as one kernel of an NVIDIA GPU: panels stay in shared memory for all steps.
+"""A revolution's march of coupled satellites as one kernel of an NVIDIA GPU, panels in shared memory for all steps.
 
 As in `adi_gpu` some threads share a satellite, its parts: of columns in the first half step, of rows in the second.
 Nodes, bus and fluid are few numbers that depend on each other: every part reckons them for itself, in registers, and
@@ -39,6 +39,9 @@ from .satellite import Params, State
 from .step_plan import Plan
 from .unrolled import Emitter
 
+# Numbers between two barriers within a stage: behind one the compiler fetches the design anew, which it would else
+# keep in more registers than there are.
+PAUSE = 400
 # Numbers of the design that shared memory has room for.
 DESIGN = 512
 
@@ -52,7 +55,16 @@ class _March(Block):
 
     def __init__(self, plan: Plan, nx: int, ny: int, interpreted: bool, refs):
         self.plan = plan
-        self.T_in, self.design_in, self.tube, self.load, self.carry_in, self.T_out, self.carry_out, *scratch = refs
+        (
+            self.T_in,
+            self.design_in,
+            self.tube,
+            self.load,
+            self.carry_in,
+            self.T_out,
+            self.carry_out,
+            *scratch,
+        ) = refs
         *panels, self.design, self.sums, self.mids, self.walls, self.factors = scratch
         super().__init__(nx, ny, False, interpreted, *panels)
         self.cells = step_plan.tables(plan, lambda number: number)
@@ -79,7 +91,7 @@ class _March(Block):
         given = {n: partial(self.of_design, i, n.truth) for i, n in enumerate(plan.design)}
         given |= {n: partial(self.common, self.load, k, i, self.block) for i, n in enumerate(plan.load)}
         given |= {n: partial(lambda x: x, value) for n, value in zip(plan.carry, carry)}
-        return Emitter(given, self.full)
+        return Emitter(given, self.full, (PAUSE, plgpu.commit_smem))
 
     def of_design(self, i: int, truth: bool):
         value = self.common(self.design, i)
@@ -176,7 +188,10 @@ class _March(Block):
     def walk(self, emit: Emitter) -> list:
         """Nodes, bus and fluid; increments of the tube cells of columns."""
         tube = self.plan.tube
-        forms = [(partial(self.common, self.walls, 0, i), partial(self.common, self.walls, 1, i)) for i in range(self.nx)]
+        forms = [
+            (partial(self.common, self.walls, 0, i), partial(self.common, self.walls, 1, i))
+            for i in range(self.nx)
+        ]
         kept, taken = (f() for f in forms[0])
         for p, q in forms[1:]:
             p = p()
@@ -206,7 +221,9 @@ class _March(Block):
         turn = self.turn(e)
         capacity, link = self.in_row(CAPACITY, e), self.in_row(LINK, e)
         gain = adi_step.second_gain(capacity(0), *losses(0), link(0), h)
-        half = adi_step.Half.of_cells(tuple(2 * h * f(0) for f in self.emission(self.in_row, e)), 0.5, gain=gain)
+        half = adi_step.Half.of_cells(
+            tuple(2 * h * f(0) for f in self.emission(self.in_row, e)), 0.5, gain=gain
+        )
         return lambda i: adi_step.second_heat(
             self.own(self.T, i, turn), self.own(self.Q, i, turn), more, half
         )

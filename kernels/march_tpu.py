@@ -1,4 +1,4 @@
-"""A revolution's march of coupled satellites as one kernel of a TPU: 1,024 of them stay in vector memory for all steps.
+"""A revolution's march of coupled satellites as one kernel of a TPU: 1,024 stay in vector memory for all steps.
 
 A step makes four passes over the columns of the panel's cells, see `adi_tpu`, where the march of a panel by itself
 makes two. The coolant meets the tube cells of all columns at once, and how implicit the second half is depends on the
@@ -54,7 +54,11 @@ class _March(Tile):
     def emitter(self, k) -> Emitter:
         plan = self.plan
         given = {}
-        for numbers, ref in ((plan.design, self.design), (plan.load, self.load.at[k]), (plan.carry, self.carry)):
+        for numbers, ref in (
+            (plan.design, self.design),
+            (plan.load, self.load.at[k]),
+            (plan.carry, self.carry),
+        ):
             given |= {n: partial(_number, ref, i, n.truth) for i, n in enumerate(numbers)}
         return Emitter(given, lambda x: jnp.broadcast_to(jnp.float32(x), (ROWS, LANES)))
 
@@ -83,7 +87,9 @@ class _March(Tile):
         more = 2 * h * emit(plan.more)
 
         def substituted(i, sums):
-            increments = first.substituted([v[i, j] for j in range(ny)], self.first[i] if plan.first else None)
+            increments = first.substituted(
+                [v[i, j] for j in range(ny)], self.first[i] if plan.first else None
+            )
             for j, d in enumerate(increments):
                 v[i, j] = d
                 sums = self.look(j, self.T[i, j] + d, d, sums)
@@ -131,7 +137,9 @@ def supports(params: Params, loads: Loads, state: State) -> bool:
     if min(sheet.nx, sheet.ny) < 2:
         return False
     # Inputs and outputs are there twice, the next tile's as well; a hundred nodes' matrices would take thousands.
-    scratch = sum(a * b for a, b in (axes if len(axes) == 2 else (*axes, 1) for axes in _scratch(Shape.of(sheet))))
+    scratch = sum(
+        a * b for a, b in (axes if len(axes) == 2 else (*axes, 1) for axes in _scratch(Shape.of(sheet)))
+    )
     return fits(4 * sheet.nx * sheet.ny + scratch + 2 * (1000 + 8 * BLOCK))
 
 

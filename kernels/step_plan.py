@@ -91,7 +91,9 @@ class Plan:
     def __init__(self, params: Params, loads: Loads, state: State):
         graph = Graph()
         own = graph.inputs(_one(params), DESIGN)
-        row = graph.inputs(jax.tree.map(lambda a: jax.ShapeDtypeStruct((*a.shape[1:-1], 1), a.dtype), loads), STEP)
+        row = graph.inputs(
+            jax.tree.map(lambda a: jax.ShapeDtypeStruct((*a.shape[1:-1], 1), a.dtype), loads), STEP
+        )
         now = graph.inputs(_one(jax.eval_shape(start, state)), STEP)
         half, end = (graph.inputs((now.mean, now.mean4), STEP) for _ in range(2))
         lumps, wall = now.lumps, None

@@ -163,7 +163,9 @@ def satellites(kind, design, square_loads, uniform_state, b=3, cells=(4, 3), ste
         pipes = replace(params.panel, strip_conductance=jnp.full(b, 5.0, jnp.float32))
         params = replace(params, coolant=coolant, panel=pipes)
     if kind == "throttled":
-        params = replace(params, payload=replace(params.payload, throttle_start=jnp.full(b, 290.0, jnp.float32)))
+        params = replace(
+            params, payload=replace(params.payload, throttle_start=jnp.full(b, 290.0, jnp.float32))
+        )
     if kind == "bypass":
         params = replace(params, coolant=replace(params.coolant, setpoint=jnp.full(b, 297.0, jnp.float32)))
     if kind == "no battery":
