@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,11 +187,12 @@ def transient(_target):
     return march.transient, march_arguments()
 
 
-def search_march(_target):
+def search_march(bypass: bool, _target):
     """A revolution as the search for the periodic orbit marches it."""
     from dawndusk.kernels import march
 
-    return march._summary_march, march_arguments()
+    params, *rest = march_arguments()
+    return march._summary_march, (replace(params, coolant=replace(params.coolant, bypass=bypass)), *rest)
 
 
 def cyclic(_target):
@@ -295,7 +296,8 @@ ROWS = (
     Row("sheet", partial(sheet_march, False, "uniform"), pallas=1, threads=16),
     Row("sheet and extremes", partial(sheet_march, True, "uniform"), pallas=1, threads=16),
     Row("sheet, heat pipe", partial(sheet_march, False, "heat pipe"), pallas=1, threads=16),
-    Row("march", search_march, pallas=1, threads=16),
+    Row("march", partial(search_march, False), pallas=1, threads=16),
+    Row("march, bypass", partial(search_march, True), targets=("v5e",), pallas=1),
     Row("transient", transient),
     # Of two revolutions one is the search's.
     Row(

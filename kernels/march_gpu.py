@@ -36,7 +36,7 @@ from .adi_gpu import (
 from .march import Tally
 from .revolution import Loads
 from .satellite import Params, State
-from .step_plan import Plan
+from .step_plan import Plan, Tube
 from .unrolled import Emitter
 
 # Numbers between two barriers within a stage: behind one the compiler fetches the design anew, which it would else
@@ -145,7 +145,7 @@ class _March(Block):
 
         first = [None for _ in turns]
         if plan.tube is not None:
-            first = self.walk(emit)
+            first = self.walk(emit, plan.tube)
         more = 2 * h * emit(plan.more)
         for e in turns:
             self.to_middle(e, first[e])
@@ -175,19 +175,18 @@ class _March(Block):
             self.Q[self.turn(e), j] = value
         tube = self.plan.tube
         if tube is not None:
-            emit = self.of_cell(e, factors[0][1])
+            emit = self.of_cell(tube, e, factors[0][1])
             self.put(self.walls, e, [emit(number) for number in tube.form])
 
-    def of_cell(self, e: int, response, fluid=None) -> Emitter:
+    def of_cell(self, tube: Tube, e: int, response, fluid=None) -> Emitter:
         """Numbers of the parts' tube cells, which the fluid enters at this temperature."""
         turn = self.turn(e)
         wall = [self.own(self.T, turn, 0), response * self.own(self.Q, turn, 0), response]
         values = [*wall, *(self.own(self.tube, n, turn, self.block) for n in range(2)), fluid]
-        return Emitter({n: partial(lambda x: x, x) for n, x in zip(self.plan.tube.cell, values)}, self.full)
+        return Emitter({n: partial(lambda x: x, x) for n, x in zip(tube.cell, values)}, self.full)
 
-    def walk(self, emit: Emitter) -> list:
+    def walk(self, emit: Emitter, tube: Tube) -> list:
         """Nodes, bus and fluid; increments of the tube cells of columns."""
-        tube = self.plan.tube
         forms = [
             (partial(self.common, self.walls, 0, i), partial(self.common, self.walls, 1, i))
             for i in range(self.nx)
@@ -204,7 +203,7 @@ class _March(Block):
             entering[e] = jnp.where(self.part == part, fluid, entering[e])
             fluid = p() * fluid + q()
         response = self.common(self.factors, 1, 0)
-        return [self.of_cell(e, response, inlet)(tube.warmed) for e, inlet in enumerate(entering)]
+        return [self.of_cell(tube, e, response, inlet)(tube.warmed) for e, inlet in enumerate(entering)]
 
     def to_middle(self, e: int, first):
         """Increments of columns to mid-step, in place of u, and their means."""
@@ -220,7 +219,8 @@ class _March(Block):
     def second_heat(self, e: int, h, losses, more):
         turn = self.turn(e)
         capacity, link = self.in_row(CAPACITY, e), self.in_row(LINK, e)
-        gain = adi_step.second_gain(capacity(0), *losses(0), link(0), h)
+        first, second = losses(0)
+        gain = adi_step.second_gain(capacity(0), first, second, link(0), h)
         half = adi_step.Half.of_cells(
             tuple(2 * h * f(0) for f in self.emission(self.in_row, e)), 0.5, gain=gain
         )

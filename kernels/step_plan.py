@@ -113,7 +113,7 @@ class Plan:
         )
         self.first = _numbers(stage.wall)
         self.tube = None
-        if wall is not None and not params.coolant.bypass:
+        if params.coolant is not None and wall is not None and not params.coolant.bypass:
             self.tube = _tube(graph, own, wall, stage.inlet)
         more = graph.run(satellite.more_from_nodes, own, lumps.nodes, stage, self.opening.sent)
         mid4 = graph.run(jnp.maximum, half[1], self.opening.calm)
@@ -121,7 +121,7 @@ class Plan:
         lumps = graph.run(satellite.closing, own, row, lumps, stage, *rise)
         tally = graph.run(Tally.add, now.tally, lumps, end[0], stage.power, stage.bypass, row.dt)
         [self.more], [self.mid4], self.half, self.end = map(_numbers, (more, mid4, half, end))
-        self.carry, self.carried = _numbers(now), _numbers(Carry(lumps, *end, tally))
+        self.carry, self.carried = _numbers(now), _numbers(Carry(lumps, end[0], end[1], tally))
 
         wanted = _numbers((sheet, self.glow, self.leak, self.opening))
         wanted = [*wanted, self.more, self.mid4, *self.first, *self.carried]

@@ -241,16 +241,22 @@ def search_lowered(given, platform):
 
 
 def test_searches_get_the_kernel(design, square_loads, uniform_state):
-    given = satellites("bare", design, square_loads, uniform_state)
-    assert "tpu_custom_call" in search_lowered(given, "tpu")
-    assert "tpu_custom_call" not in search_lowered(given, "cpu")
+    given = satellites("bare", design, square_loads, uniform_state, cells=(8, 4))
     double = jax.tree.map(lambda a: a.astype(jnp.float64), given)
-    assert "tpu_custom_call" not in search_lowered(double, "tpu")
+    for platform, call in (("tpu", "tpu_custom_call"), ("cuda", "mosaic_gpu")):
+        assert call in search_lowered(given, platform)
+        assert call not in search_lowered(double, platform)
+        assert call not in search_lowered(given, "cpu")
 
 
 def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state):
-    params, loads, state = satellites("everything", design, square_loads, uniform_state)
+    params, loads, state = satellites("everything", design, square_loads, uniform_state, cells=(8, 4))
     assert march_tpu.supports(params, loads, state)
+    assert march_gpu.supports(params, loads, state)
+    held = replace(params, coolant=replace(params.coolant, bypass=True))
+    assert march_tpu.supports(held, loads, state)
+    assert not march_gpu.supports(held, loads, state)
+    assert not march_gpu.supports(replace(params, panel=replace(params.panel, nx=6)), loads, state)
     assert not march_tpu.supports(params, jax.tree.map(lambda a: a[:0], loads), state)
     large = replace(params, panel=replace(params.panel, nx=256, ny=64))
     assert not march_tpu.supports(large, loads, state)
