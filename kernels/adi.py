@@ -29,7 +29,7 @@ from .adi_step import (
     turn,
 )
 from .numerics import segmented_scan
-from .platforms import choose
+from .platforms import choose, gpu_kernel
 from .pytree import pytree
 from .sheet import Sheet, tr_bdf2_step
 
@@ -125,21 +125,10 @@ def _(extremes, primals, tangents):
 
 
 def _on_gpu(T, source, load, dt, sheet: Sheet, extremes: bool):
-    adi_gpu = _gpu_kernel()
+    adi_gpu = gpu_kernel("adi_gpu")
     if adi_gpu is not None and adi_gpu.supports(T, sheet):
         return adi_gpu.transient(T, source, load, dt, sheet, extremes)
     return _march(T, source, load, dt, sheet, extremes)
-
-
-def _gpu_kernel():
-    """The kernel's module, None where JAX's Pallas is older than it or lacks absl: loops do it then."""
-    if jax.__version_info__ < (0, 10, 2):
-        return None
-    try:
-        from . import adi_gpu
-    except ImportError:
-        return None
-    return adi_gpu
 
 
 def _on_tpu(T, source, load, dt, sheet: Sheet, extremes: bool):

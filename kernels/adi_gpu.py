@@ -14,6 +14,7 @@ reckoned per second, h taken into its factors, and emission of the second half h
 # pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportAssignmentType=false, reportCallIssue=false
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,16 +36,18 @@ ROW, COLUMN = 64, 32
 CAPACITY, ALONG, ACROSS, LINK, SOURCE, GLOW, LEAK, EMISSION = range(8)
 
 
-def _parts(nx: int, ny: int) -> int:
+def parts_of(nx: int, ny: int) -> int:
     """Threads that share a satellite: as many as can have equal shares of the columns and of the rows."""
     return next((n for n in (64, 32, 16, 8, 4) if nx % n == 0 and ny % n == 0), 0)
 
 
+def panels(nx: int, ny: int) -> list[tuple[int, ...]]:
+    """Shapes of T, S and what stands between the half steps, in shared memory."""
+    return [(nx, ny + (ny + 1) % 2, THREADS // parts_of(nx, ny))] * 3
+
+
 def _shared(nx: int, ny: int) -> list[tuple[int, ...]]:
-    """Shapes of T, S, heat of the second half and sums of T^4 over rows, in shared memory."""
-    satellites = THREADS // _parts(nx, ny)
-    panel = (nx, ny + (ny + 1) % 2, satellites)
-    return [panel, panel, panel, (ny, satellites)]
+    return [*panels(nx, ny), (ny, THREADS // parts_of(nx, ny))]
 
 
 def _layout(parts: int):
@@ -58,35 +61,22 @@ def _layout(parts: int):
     return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-3, -2), vector_dim=-1)
 
 
-class _March:
-    """What a block works on. Values are (parts, satellites), a number to each thread.
+class Block:
+    """Satellites of a block, and the half steps of their panels. Values are (parts, satellites), one to a thread.
 
     Turns: a part owns column or row `turn * parts + part`.
     """
 
-    def __init__(self, sheet: Sheet, extremes: bool, interpreted: bool, refs):
-        self.nx, self.ny, self.extremes, self.interpreted = sheet.nx, sheet.ny, extremes, interpreted
-        self.parts = _parts(self.nx, self.ny)
+    def __init__(self, nx: int, ny: int, wide: bool, interpreted: bool, T, S, Q):
+        self.nx, self.ny, self.wide, self.interpreted = nx, ny, wide, interpreted
+        self.T, self.S, self.Q = T, S, Q
+        self.parts = parts_of(nx, ny)
         self.satellites = THREADS // self.parts
         self.layout = _layout(self.parts)
-        losing = sheet.capacity, sheet.link, sheet.emission[0], sheet.across
-        self.wide = any(a.shape[0] > 1 for a in losing)
-        self.sampled = range(0, self.ny, max(1, self.ny // 4))
-        refs = iter(refs)
-        self.T_in = next(refs)
-        self.tables = [next(refs) for _ in range(EMISSION + len(sheet.emission))]
-        means = [next(refs) for _ in range(3)]
-        self.load, self.dt, self.T_out = (next(refs) for _ in range(3))
-        self.seen_out = next(refs) if extremes else None
-        self.T, self.S, self.Q, self.fourth = refs
         self.block = ds(lax.axis_index("block") * self.satellites, self.satellites)
         shape = (self.parts, self.satellites)
         self.zero = self.laid(jnp.zeros(shape, jnp.float32))
         self.part = self.laid(lax.broadcasted_iota(jnp.int32, shape, 0))
-        self.lead, self.gray, self.quick = (self.common(ref, self.block) for ref in means)
-        self.once = [
-            self.common(ref, 0, 0, self.block) if ref.shape[:2] == (1, 1) else None for ref in self.tables
-        ]
 
     # The interpreter knows no layouts.
 
@@ -110,6 +100,141 @@ class _March:
 
     def in_column(self, number: int, e: int):
         """A table in the parts' columns of a turn, by row."""
+        raise NotImplementedError
+
+    def in_row(self, number: int, e: int):
+        """A table in the parts' rows of a turn, by column."""
+        raise NotImplementedError
+
+    def alike(self, number: int) -> bool:
+        """Whether all cells share a table's value."""
+        raise NotImplementedError
+
+    def losses(self, h, rate, mid_rate, table, e: int):
+        """h r of both halves [J/m^2/K], in column or row."""
+        capacity, glow, leak = (table(number, e) for number in (CAPACITY, GLOW, LEAK))
+
+        def value(k):
+            pair = adi_step.loss_pair(rate * glow(k), mid_rate * glow(k), leak(k), h)
+            return [capacity(k) * y for y in pair]
+
+        if not all(map(self.alike, (CAPACITY, GLOW, LEAK))):
+            return value
+        shared = value(0)
+        return lambda k: shared
+
+    def begin(self, T_in, look, seen):
+        """Take temperatures over; `look` sees each part's cells of a turn, as at the ends of steps."""
+        for e in range(self.ny // self.parts):
+            along = self.in_row(ALONG, e)
+            t, flow, sums = None, self.zero, None
+            for i in range(self.nx):
+                before, t = t, self.own(T_in, i, self.turn(e), self.block)
+                self.T[i, self.turn(e)] = t
+                if i:
+                    inward = along(i - 1) * (t - before)
+                    self.S[i - 1, self.turn(e)] = inward - flow
+                    flow = inward
+                sums, seen = look(t, self.zero, sums, seen)
+            self.S[self.nx - 1, self.turn(e)] = -flow
+            self.note(e, sums)
+        return seen
+
+    def note(self, e: int, sums):
+        """Sums over the parts' rows of a turn."""
+        raise NotImplementedError
+
+    def first_factors(self, e: int, h, rate):
+        """c and h m of columns, and their losses."""
+        capacity, across = self.in_column(CAPACITY, e), self.in_column(ACROSS, e)
+        losses = self.losses(h, rate, rate, self.in_column, e)
+        factors = []
+        after = c = self.zero
+        for j in range(self.ny - 1, -1, -1):
+            before = h * across(j - 1) if j else self.zero
+            lost = losses(j)
+            c, m = adi_step.pivot(before, after, capacity(j) + lost[0], c)
+            factors.append((c, h * m, lost))
+            after = before
+        return factors[::-1]
+
+    def eliminated(self, e: int, load, factors) -> tuple[list, list]:
+        """u of the first half step in columns, and their temperatures."""
+        ny, turn = self.ny, self.turn(e)
+        across, link, source = (self.in_column(n, e) for n in (ACROSS, LINK, SOURCE))
+        emission = self.emission(self.in_column, e)
+        t = [self.own(self.T, turn, j) for j in range(ny)]
+        flow = [across(j) * (t[j + 1] - t[j]) for j in range(ny - 1)]
+        u: list = [None] * ny
+        for j in range(ny - 1, -1, -1):
+            half = adi_step.Half.of_cells(tuple(f(j) for f in emission), 1.0, link=link(j))
+            q = adi_step.first_heat(
+                t[j], adi_step.net(flow, j), self.own(self.S, turn, j), source(j) + load, half
+            )
+            u[j] = q if j == ny - 1 else adi_step.eliminate(q, factors[j + 1][0], u[j + 1])
+        return u, t
+
+    def emission(self, table, e: int) -> list:
+        raise NotImplementedError
+
+    def second_half(self, e: int, h, losses, heat, look, seen):
+        """The second half step of rows from their heat, by column, and the end of the step; what has been seen."""
+        nx, turn = self.nx, self.turn(e)
+        capacity, along = self.in_row(CAPACITY, e), self.in_row(ALONG, e)
+        c, start = [self.zero] * (nx + 1), [self.zero] * nx
+        after = v = self.zero
+        for i in range(nx - 1, -1, -1):
+            before = h * along(i - 1) if i else self.zero
+            c[i], m = adi_step.pivot(before, after, capacity(i) + losses(i)[1], c[i + 1])
+            q = heat(i)
+            v = q if i == nx - 1 else adi_step.eliminate(q, c[i + 1], v)
+            # Where v and m would stay until substitution, their product takes half the registers.
+            start[i] = m * v
+            after = before
+        D, flow, sums = None, self.zero, None
+        for i in range(nx):
+            before, D = D, start[0] if D is None else adi_step.substitute(1.0, start[i], c[i], D)
+            if i:
+                inward = along(i - 1) * (D - before)
+                self.S[i - 1, turn] = self.own(self.S, i - 1, turn) + (inward - flow)
+                flow = inward
+            t = self.own(self.T, i, turn) + D
+            self.T[i, turn] = t
+            sums, seen = look(t, D, sums, seen)
+        self.S[nx - 1, turn] = self.own(self.S, nx - 1, turn) - flow
+        self.note(e, sums)
+        return seen
+
+    def finish(self, T_out):
+        for e in range(self.ny // self.parts):
+            for i in range(self.nx):
+                T_out[i, self.turn(e), self.block] = self.own(self.T, i, self.turn(e))
+
+
+class _March(Block):
+    """The march of a sheet by itself. `fourth` holds sums of T^4 over rows."""
+
+    def __init__(self, sheet: Sheet, extremes: bool, interpreted: bool, refs):
+        self.extremes = extremes
+        self.sampled = range(0, sheet.ny, max(1, sheet.ny // 4))
+        refs = iter(refs)
+        self.T_in = next(refs)
+        self.tables = [next(refs) for _ in range(EMISSION + len(sheet.emission))]
+        means = [next(refs) for _ in range(3)]
+        self.load, self.dt, self.T_out = (next(refs) for _ in range(3))
+        self.seen_out = next(refs) if extremes else None
+        *panels, self.fourth = refs
+        losing = sheet.capacity, sheet.link, sheet.emission[0], sheet.across
+        super().__init__(sheet.nx, sheet.ny, any(a.shape[0] > 1 for a in losing), interpreted, *panels)
+        self.lead, self.gray, self.quick = (self.common(ref, self.block) for ref in means)
+        self.once = [
+            self.common(ref, 0, 0, self.block) if ref.shape[:2] == (1, 1) else None for ref in self.tables
+        ]
+
+    def alike(self, number: int) -> bool:
+        return self.once[number] is not None
+
+    def in_column(self, number: int, e: int):
         if self.once[number] is not None:
             return lambda j: self.once[number]
         ref = self.tables[number]
@@ -119,7 +244,6 @@ class _March:
         return lambda j: self.own(ref, self.turn(e), min(j, rows - 1), self.block)
 
     def in_row(self, number: int, e: int):
-        """A table in the parts' rows of a turn, by column."""
         if self.once[number] is not None:
             return lambda i: self.once[number]
         ref = self.tables[number]
@@ -137,39 +261,26 @@ class _March:
         shared = value(0) if columns == 1 else None
         return value if shared is None else lambda i: shared
 
-    def losses(self, h, rate, table, e: int):
-        """h r of both halves [J/m^2/K], in column or row."""
-        capacity, glow, leak = (table(number, e) for number in (CAPACITY, GLOW, LEAK))
+    def emission(self, table, e: int) -> list:
+        return [table(n, e) for n in range(EMISSION, len(self.tables))]
 
-        def value(k):
-            own = rate * glow(k)
-            return [capacity(k) * y for y in adi_step.loss_pair(own, own, leak(k), h)]
+    def look(self, t, D, total, seen):
+        """Sum of T^4; hottest and coldest cell of each part's; rise of the mean in a step, since the start, its
+        integral."""
+        total = (t * t) * (t * t) if total is None else total + (t * t) * (t * t)
+        if not self.extremes:
+            return total, ()
+        if seen is None:
+            return total, (t, t, self.zero, self.zero, self.zero)
+        return total, (jnp.maximum(seen[0], t), jnp.minimum(seen[1], t), seen[2] + D, *seen[3:])
 
-        if any(self.once[number] is None for number in (CAPACITY, GLOW, LEAK)):
-            return value
-        shared = value(0)
-        return lambda k: shared
+    def note(self, e: int, sums):
+        self.fourth[self.turn(e)] = sums
 
     def start(self):
-        """Hottest and coldest cell of each part's; rise of the mean in a step, since the start, its integral."""
-        hottest = coldest = None
-        for e in range(self.ny // self.parts):
-            along = self.in_row(ALONG, e)
-            t, flow, total = None, self.zero, self.zero
-            for i in range(self.nx):
-                before, t = t, self.own(self.T_in, i, self.turn(e), self.block)
-                self.T[i, self.turn(e)] = t
-                if i:
-                    inward = along(i - 1) * (t - before)
-                    self.S[i - 1, self.turn(e)] = inward - flow
-                    flow = inward
-                total = total + (t * t) * (t * t)
-                hottest = t if hottest is None else jnp.maximum(hottest, t)
-                coldest = t if coldest is None else jnp.minimum(coldest, t)
-            self.S[self.nx - 1, self.turn(e)] = -flow
-            self.fourth[self.turn(e)] = total
+        seen = self.begin(self.T_in, self.look, None)
         plgpu.commit_smem()
-        return (hottest, coldest, self.zero, self.zero, self.zero) if self.extremes else ()
+        return seen
 
     def step(self, k, seen):
         load, dt = self.common(self.load, k, self.block), self.common(self.dt, k, self.block)
@@ -183,88 +294,34 @@ class _March:
             self.first_half(e, h, load, factors or self.first_factors(e, h, rate))
         plgpu.commit_smem()
         for e in range(self.ny // self.parts):
-            seen = self.second_half(e, h, rate, seen)
+            losses = self.losses(h, rate, rate, self.in_row, e)
+            heat = partial(lambda turn, i: self.own(self.Q, i, turn), self.turn(e))
+            seen = self.second_half(e, h, losses, heat, self.look, seen)
         plgpu.commit_smem()
         if not self.extremes:
             return ()
         hottest, coldest, rise, risen, integral = seen
         return hottest, coldest, self.zero, risen + rise, integral + dt * (risen + 0.5 * rise)
 
-    def first_factors(self, e: int, h, rate):
-        """c and h m of columns, and their losses."""
-        capacity, across = self.in_column(CAPACITY, e), self.in_column(ACROSS, e)
-        losses = self.losses(h, rate, self.in_column, e)
-        factors = []
-        after = c = self.zero
-        for j in range(self.ny - 1, -1, -1):
-            before = h * across(j - 1) if j else self.zero
-            lost = losses(j)
-            c, m = adi_step.pivot(before, after, capacity(j) + lost[0], c)
-            factors.append((c, h * m, lost))
-            after = before
-        return factors[::-1]
-
     def first_half(self, e: int, h, load, factors):
         """The first half step of columns, and heat of the second."""
-        ny, turn = self.ny, self.turn(e)
-        capacity, across, link, source = (self.in_column(n, e) for n in (CAPACITY, ACROSS, LINK, SOURCE))
-        emission = [self.in_column(n, e) for n in range(EMISSION, len(self.tables))]
-        t = [self.own(self.T, turn, j) for j in range(ny)]
-        flow = [across(j) * (t[j + 1] - t[j]) for j in range(ny - 1)]
-        u: list = [None] * ny
-        for j in range(ny - 1, -1, -1):
-            half = adi_step.Half.of_cells(tuple(f(j) for f in emission), 1.0, link=link(j))
-            q = adi_step.first_heat(
-                t[j], adi_step.net(flow, j), self.own(self.S, turn, j), source(j) + load, half
-            )
-            u[j] = q if j == ny - 1 else adi_step.eliminate(q, factors[j + 1][0], u[j + 1])
+        capacity, link = self.in_column(CAPACITY, e), self.in_column(LINK, e)
+        emission = self.emission(self.in_column, e)
+        u, t = self.eliminated(e, load, factors)
         d = None
         for j, (c, m, lost) in enumerate(factors):
             d = m * u[j] if d is None else adi_step.substitute(m, u[j], c, d)
             gain = adi_step.second_gain(capacity(j), *lost, link(j), h)
             half = adi_step.Half.of_cells(tuple(2 * h * f(j) for f in emission), 0.5, gain=gain)
-            self.Q[turn, j] = adi_step.second_heat(t[j], d, 0.0, half)
+            self.Q[self.turn(e), j] = adi_step.second_heat(t[j], d, 0.0, half)
 
-    def second_half(self, e: int, h, rate, seen):
-        """The second half step of rows, and the end of the step; what has been seen."""
-        nx, turn = self.nx, self.turn(e)
-        capacity, along = self.in_row(CAPACITY, e), self.in_row(ALONG, e)
-        losses = self.losses(h, rate, self.in_row, e)
-        c, start = [self.zero] * (nx + 1), [self.zero] * nx
-        after = v = self.zero
-        for i in range(nx - 1, -1, -1):
-            before = h * along(i - 1) if i else self.zero
-            c[i], m = adi_step.pivot(before, after, capacity(i) + losses(i)[1], c[i + 1])
-            q = self.own(self.Q, i, turn)
-            v = q if i == nx - 1 else adi_step.eliminate(q, c[i + 1], v)
-            # Where v and m would stay until substitution, their product takes half the registers.
-            start[i] = m * v
-            after = before
-        D, flow, total = None, self.zero, self.zero
-        for i in range(nx):
-            before, D = D, start[0] if D is None else adi_step.substitute(1.0, start[i], c[i], D)
-            if i:
-                inward = along(i - 1) * (D - before)
-                self.S[i - 1, turn] = self.own(self.S, i - 1, turn) + (inward - flow)
-                flow = inward
-            t = self.own(self.T, i, turn) + D
-            self.T[i, turn] = t
-            total = total + (t * t) * (t * t)
-            if self.extremes:
-                seen = jnp.maximum(seen[0], t), jnp.minimum(seen[1], t), seen[2] + D, *seen[3:]
-        self.S[nx - 1, turn] = self.own(self.S, nx - 1, turn) - flow
-        self.fourth[turn] = total
-        return seen
-
-    def finish(self, seen):
-        for e in range(self.ny // self.parts):
-            for i in range(self.nx):
-                self.T_out[i, self.turn(e), self.block] = self.own(self.T, i, self.turn(e))
+    def result(self, seen):
+        self.finish(self.T_out)
         for n, value in enumerate((*seen[:2], *seen[4:])):
             self.seen_out[n, :, self.block] = value
 
 
-def _hopper_or_blackwell() -> bool:
+def hopper_or_blackwell() -> bool:
     """Whether this machine's GPUs are of the kinds the kernel is written for; without any, those of others are."""
     try:
         found = jax.devices("cuda")
@@ -275,9 +332,9 @@ def _hopper_or_blackwell() -> bool:
 
 def supports(T: Float[Array, "nx ny b"], sheet: Sheet) -> bool:
     """Whether the kernel holds such sheets: in float32, of linear conduction, on a grid that can be shared out."""
-    if not _hopper_or_blackwell():
+    if not hopper_or_blackwell():
         return False
-    if T.dtype != jnp.float32 or not sheet.linear or not _parts(sheet.nx, sheet.ny):
+    if T.dtype != jnp.float32 or not sheet.linear or not parts_of(sheet.nx, sheet.ny):
         return False
     if sheet.nx > ROW or sheet.ny > COLUMN:
         return False
@@ -301,7 +358,7 @@ def transient(
 
 def _transient(T, source, load, dt, sheet: Sheet, extremes: bool, interpret):
     nx, ny, b = T.shape
-    parts = _parts(nx, ny)
+    parts = parts_of(nx, ny)
     satellites = THREADS // parts
     blocks = -(-b // satellites)
 
@@ -315,7 +372,7 @@ def _transient(T, source, load, dt, sheet: Sheet, extremes: bool, interpret):
     # The compiler names what it builds after this function.
     def adi_transient(*refs):
         march = _March(sheet, extremes, bool(interpret), refs)
-        march.finish(lax.fori_loop(0, load.shape[0], march.step, march.start()))
+        march.result(lax.fori_loop(0, load.shape[0], march.step, march.start()))
 
     glow, leak = sheet.emission[0] / sheet.capacity, sheet.link / sheet.capacity
     tables = (sheet.capacity, sheet.along, sheet.across, sheet.link, source, glow, leak, *sheet.emission)

@@ -249,6 +249,16 @@ def tube_march(
     return take, *passes.fluid((effectiveness / exchange)[None] * take, still)
 
 
+def warmed(
+    start: Float[Array, "nx b"],
+    alone: Float[Array, "nx b"],
+    give: Float[Array, "nx b"],
+    entering: Float[Array, "nx b"],
+) -> Float[Array, "nx b"]:
+    """Increments of tube cells to mid-step, from the fluid that enters each; see `tube_response` [K]."""
+    return (alone + give * (entering - start)) / (1 + give)
+
+
 def wall_rise(
     start: Float[Array, "*p nx b"],
     alone: Float[Array, "*p nx b"],
@@ -265,8 +275,7 @@ def wall_rise(
         entering: Fluid temperature before each cell, in the order of the flow [K].
     """
     if start.ndim == 2:
-        give = take * response
-        return (alone + give * (entering - start)) / (1 + give)
+        return warmed(start, alone, take * response, entering)
     heat = passes.times(take[:, :, None], passes.in_columns(entering, start.shape[0]) - (start + alone))
     return alone + passes.times(response[:, :, None], heat)
 

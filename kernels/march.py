@@ -22,7 +22,7 @@ from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .coolant import tube_conductance
 from .numerics import segmented_scan
 from .panel import extremes_across
-from .platforms import choose
+from .platforms import choose, gpu_kernel
 from .pytree import pytree
 from .revolution import Loads
 from .satellite import Lumps, Params, Power, State, Step, depart, step
@@ -274,7 +274,7 @@ class Tally:
 def _summary_march(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:
     """March without a record, which nobody differentiates: on an accelerator one kernel, where that holds it."""
     out = jax.eval_shape(lambda state: (state, Tally.start(state)), state)
-    ways = {"default": _summary_loop, "tpu": _summary_on_tpu}
+    ways = {"default": _summary_loop, "tpu": _summary_on_tpu, "cuda": _summary_on_gpu}
     return choose(ways, out, params, loads, state)
 
 
@@ -286,6 +286,13 @@ def _summary_loop(params: Params, loads: Loads, state: State) -> tuple[State, Ta
 
     (now, tally), _ = lax.scan(advance, (depart(params, state, room=True), Tally.start(state)), loads)
     return now.state, tally
+
+
+def _summary_on_gpu(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:
+    march_gpu = gpu_kernel("march_gpu")
+    if march_gpu is not None and march_gpu.supports(params, loads, state):
+        return march_gpu.summary(params, loads, state)
+    return _summary_loop(params, loads, state)
 
 
 def _summary_on_tpu(params: Params, loads: Loads, state: State) -> tuple[State, Tally]:

@@ -1,4 +1,4 @@
-"""A revolution's march of coupled satellites as one kernel of a TPU: 1,024 of them stay in vector memory for all steps.
+"""A revolution's march of coupled satellites as one kernel of a TPU: 1,024 stay in vector memory for all steps.
 
 A step makes four passes over the columns of the panel's cells, see `adi_tpu`, where the march of a panel by itself
 makes two. The coolant meets the tube cells of all columns at once, and how implicit the second half is depends on the
@@ -12,6 +12,7 @@ whole panel at mid-step:
 One array holds in turn what the first elimination leaves, the increments to mid-step, and what the second leaves.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -31,8 +32,11 @@ from .unrolled import Emitter
 
 # Steps whose loads are in vector memory at a time.
 BLOCK = 32
-# Columns that one turn of the first and the second pass takes: their chains of dependent operations run side by side.
-COLUMNS = 8
+# Cells of a tube, all of which are unrolled, that a kernel is made for; and more numbers than a design of such has.
+LONGEST, NUMBERS = 64, 1000
+# Columns that one turn of the first and the second pass takes, whose chains of dependent operations run side by side,
+# and that one of the third takes, which is short of registers instead.
+CHAINS, BACKWARD = 8, 2
 
 
 def _number(ref, i: int, truth: bool):
@@ -54,7 +58,11 @@ class _March(Tile):
     def emitter(self, k) -> Emitter:
         plan = self.plan
         given = {}
-        for numbers, ref in ((plan.design, self.design), (plan.load, self.load.at[k]), (plan.carry, self.carry)):
+        for numbers, ref in (
+            (plan.design, self.design),
+            (plan.load, self.load.at[k]),
+            (plan.carry, self.carry),
+        ):
             given |= {n: partial(_number, ref, i, n.truth) for i, n in enumerate(numbers)}
         return Emitter(given, lambda x: jnp.broadcast_to(jnp.float32(x), (ROWS, LANES)))
 
@@ -73,7 +81,7 @@ class _March(Tile):
         tables = list(map(Table, step_plan.tables(plan, emit)))
         first = Halves(self, tables, h, rate, rate, emit(opening.source.item()))
         first.first_factors(0)
-        in_turns(nx, COLUMNS, lambda i, _: first.eliminated(i, v.at[i]), None)
+        in_turns(nx, CHAINS, lambda i, _: first.eliminated(i, v.at[i]), None)
 
         emit.given |= {n: partial(lambda i: self.T[i, 0], i) for i, n in enumerate(plan.start)}
         emit.given |= {n: partial(lambda i: self.m1[0] * v[i, 0], i) for i, n in enumerate(plan.alone)}
@@ -83,13 +91,15 @@ class _March(Tile):
         more = 2 * h * emit(plan.more)
 
         def substituted(i, sums):
-            increments = first.substituted([v[i, j] for j in range(ny)], self.first[i] if plan.first else None)
+            increments = first.substituted(
+                [v[i, j] for j in range(ny)], self.first[i] if plan.first else None
+            )
             for j, d in enumerate(increments):
                 v[i, j] = d
                 sums = self.look(j, self.T[i, j] + d, d, sums)
             return sums
 
-        self.give_means(emit, plan.half, in_turns(nx, COLUMNS, substituted, (self.zero, self.zero)))
+        self.give_means(emit, plan.half, in_turns(nx, CHAINS, substituted, (self.zero, self.zero)))
         mid_rate = adi_step.radiation_rate(emit(plan.mid4), 1.0)
         second = Halves(self, tables, h, rate, mid_rate, self.zero)
 
@@ -103,7 +113,7 @@ class _March(Tile):
                 q = second.second_heat(i, j, d[j], gains[kind], more)
                 v[i, j] = adi_step.eliminate(q, behind[kind], after[j])
 
-        in_turns(nx, 2, eliminated, None)
+        in_turns(nx, BACKWARD, eliminated, None)
         self.give_means(emit, plan.end, self.forward(second.along, (self.zero, self.zero)))
         for i, value in enumerate([emit(number) for number in plan.carried]):
             self.carry[i] = value
@@ -130,11 +140,11 @@ def supports(params: Params, loads: Loads, state: State) -> bool:
     sheet = jax.eval_shape(satellite.panel_sheet, params)
     if state.panel.dtype != jnp.float32 or not step_plan.of_one_kind(sheet) or not loads.dt.shape[0]:
         return False
-    if min(sheet.nx, sheet.ny) < 2:
+    if min(sheet.nx, sheet.ny) < 2 or sheet.nx > LONGEST:
         return False
-    # Inputs and outputs are there twice, the next tile's as well; a hundred nodes' matrices would take thousands.
-    scratch = sum(a * b for a, b in (axes if len(axes) == 2 else (*axes, 1) for axes in _scratch(Shape.of(sheet))))
-    return fits(4 * sheet.nx * sheet.ny + scratch + 2 * (1000 + 8 * BLOCK))
+    # Inputs and outputs are there twice, the next tile's as well.
+    scratch = sum(math.prod(axes) for axes in _scratch(Shape.of(sheet)))
+    return fits(4 * sheet.nx * sheet.ny + scratch + 2 * (NUMBERS + 8 * BLOCK))
 
 
 def summary(params: Params, loads: Loads, state: State, interpret: Any = False) -> tuple[State, Tally]:
@@ -147,7 +157,7 @@ def summary(params: Params, loads: Loads, state: State, interpret: Any = False) 
 def _summary(params, loads, state, interpret):
     nx, ny, b = state.panel.shape
     plan, laid = Plan(params, loads, state), Laid(b)
-    carry = step_plan.start(params, state)
+    carry = step_plan.start(state)
     design, rows = plan.design_values(params), plan.load_values(loads)
     blocks, block = blocks_of(rows.shape[0], BLOCK)
     rows = jnp.pad(rows, [(0, blocks * block - rows.shape[0]), (0, 0), (0, 0)])

@@ -1,5 +1,6 @@
 """One computation in several ways, of which each platform traces only its own."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -76,3 +77,13 @@ for _platform in ("cpu", "tpu", "cuda", None):
     mlir.register_lowering(
         _choice, mlir.lower_fun(partial(_way, _platform), multiple_results=True), platform=_platform
     )
+
+
+def gpu_kernel(name: str) -> Any:
+    """A module of `kernels` by name, None where JAX's Pallas is older than its kernel or lacks absl."""
+    if jax.__version_info__ < (0, 10, 2):
+        return None
+    try:
+        return importlib.import_module(f"..{name}", __name__)
+    except ImportError:
+        return None

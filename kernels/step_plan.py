@@ -6,6 +6,7 @@ its tube cells after the first elimination, and its means.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from . import coolant as loop
 from . import satellite, unrolled
 from .march import Tally
 from .pytree import pytree
@@ -48,6 +50,27 @@ def _values(tree: Any) -> list[Float[Array, " b"]]:
     return [row for a in jax.tree.leaves(tree) for row in a.reshape(-1, a.shape[-1])]
 
 
+@dataclass(frozen=True)
+class Tube:
+    """A tube whose flow never changes, cell by cell.
+
+    Attributes:
+        design: Effectiveness of each cell, then exchange of each; see `coolant.tube_exchange`.
+        cell: Of any one cell: start, alone, response, effectiveness, exchange, and the fluid that enters it.
+        form: p and q of that cell, see `coolant.tube_response`.
+        warmed: Its increment.
+        kept: p and q of the whole tube.
+        inlet: Fluid that enters the first cell [K].
+    """
+
+    design: list
+    cell: list[Number]
+    form: list
+    warmed: Any
+    kept: list
+    inlet: Any
+
+
 class Plan:
     """A satellite's step in numbers; arrays of them have one satellite.
 
@@ -62,13 +85,16 @@ class Plan:
         more: Source of the second half step less that of the first [W/m^2].
         half: The panel's means of T and T^4 at mid-step, and `end` at the end; the panel gives them.
         mid4: T^4 that the second half step goes by [K^4].
+        tube: For kernels that walk it cell by cell; None without coolant, or where a bypass changes its flow.
     """
 
     def __init__(self, params: Params, loads: Loads, state: State):
         graph = Graph()
         own = graph.inputs(_one(params), DESIGN)
-        row = graph.inputs(jax.tree.map(lambda a: jax.ShapeDtypeStruct((*a.shape[1:-1], 1), a.dtype), loads), STEP)
-        now = graph.inputs(_one(jax.eval_shape(start, params, state)), STEP)
+        row = graph.inputs(
+            jax.tree.map(lambda a: jax.ShapeDtypeStruct((*a.shape[1:-1], 1), a.dtype), loads), STEP
+        )
+        now = graph.inputs(_one(jax.eval_shape(start, state)), STEP)
         half, end = (graph.inputs((now.mean, now.mean4), STEP) for _ in range(2))
         lumps, wall = now.lumps, None
         self.start, self.alone, self.response = [], [], []
@@ -86,13 +112,16 @@ class Plan:
             satellite.implicit_stage, own, row, lumps.nodes, lumps.energy, now.mean, now.mean4, wall
         )
         self.first = _numbers(stage.wall)
+        self.tube = None
+        if params.coolant is not None and wall is not None and not params.coolant.bypass:
+            self.tube = _tube(graph, own, wall, stage.inlet)
         more = graph.run(satellite.more_from_nodes, own, lumps.nodes, stage, self.opening.sent)
         mid4 = graph.run(jnp.maximum, half[1], self.opening.calm)
         rise = [graph.run(jnp.subtract, *pair) for pair in zip(half, (now.mean, now.mean4))]
         lumps = graph.run(satellite.closing, own, row, lumps, stage, *rise)
         tally = graph.run(Tally.add, now.tally, lumps, end[0], stage.power, stage.bypass, row.dt)
         [self.more], [self.mid4], self.half, self.end = map(_numbers, (more, mid4, half, end))
-        self.carry, self.carried = _numbers(now), _numbers(Carry(lumps, *end, tally))
+        self.carry, self.carried = _numbers(now), _numbers(Carry(lumps, end[0], end[1], tally))
 
         wanted = _numbers((sheet, self.glow, self.leak, self.opening))
         wanted = [*wanted, self.more, self.mid4, *self.first, *self.carried]
@@ -101,8 +130,8 @@ class Plan:
         taken = unrolled.given(wanted)
         self.load = [n for n in _numbers(row) if n in taken]
 
-    def design_values(self, params: Params) -> Float[Array, "k b"]:
-        """Of `design`; what is true or false as 1 or 0."""
+    def design_values(self, params: Params, of: list | None = None) -> Float[Array, "k b"]:
+        """Of `design`, or of others that follow from it; what is true or false as 1 or 0."""
         given = {n: (lambda value=value: value) for n, value in zip(_numbers(self._own), _values(params))}
         b = params.space_temperature.shape
 
@@ -110,7 +139,7 @@ class Plan:
             return jnp.broadcast_to(x, b)
 
         emit = Emitter(given, full)
-        return jnp.stack([full(emit(n)).astype(jnp.float32) for n in self.design])
+        return jnp.stack([full(emit(n)).astype(jnp.float32) for n in (self.design if of is None else of)])
 
     def load_values(self, loads: Loads) -> Float[Array, "t k b"]:
         """Of `load`, of each step."""
@@ -118,15 +147,41 @@ class Plan:
         return jnp.stack([taken[n] for n in self.load], axis=1)
 
 
+def _tube(graph: Graph, own: Params, wall: Wall, inlet: np.ndarray) -> Tube:
+    def exchange(coolant, panel):
+        return loop.tube_exchange(coolant, panel, jnp.zeros_like(panel.length))
+
+    def form(wall, effectiveness, exchange):
+        return loop.tube_response(wall.start + wall.alone, exchange * wall.response, effectiveness)
+
+    def whole(*given):
+        return [a[-1] for a in form(*given)]
+
+    def warmed(wall, exchange, entering):
+        return loop.warmed(wall.start, wall.alone, exchange * wall.response, entering)
+
+    effectiveness, given_off = graph.run(exchange, own.coolant, own.panel)
+    *one, e, x, entering = graph.inputs([np.empty((1, 1))] * 6, STEP)
+    return Tube(
+        design=_numbers((effectiveness, given_off)),
+        cell=_numbers((*one, e, x, entering)),
+        form=_numbers(graph.run(form, Wall(*one), e, x)),
+        warmed=graph.run(warmed, Wall(*one), x, entering).item(),
+        # The same operations as in the stage, and so the same numbers.
+        kept=_numbers(graph.run(whole, wall, effectiveness, given_off)),
+        inlet=inlet.item(),
+    )
+
+
 def _steps(loads: Loads) -> list[Float[Array, "t b"]]:
     steps, b = loads.dt.shape
     return [a.reshape(steps, -1, b)[:, k] for a in jax.tree.leaves(loads) for k in range(a[0].size // b)]
 
 
-def start(params: Params, state: State) -> Carry:
+def start(state: State) -> Carry:
     """What a march carries at its start."""
-    now = satellite.depart(params, state)
-    return Carry(now.lumps, now.mean, now.mean4, Tally.start(state))
+    T = state.panel
+    return Carry(Lumps.start(state), jnp.mean(T, (0, 1)), jnp.mean((T * T) ** 2, (0, 1)), Tally.start(state))
 
 
 def pack(carry: Carry) -> Float[Array, "k b"]:

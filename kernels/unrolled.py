@@ -1,4 +1,4 @@
-"""An array program of satellites unrolled to the arithmetic of one, for kernels that hold a satellite's numbers singly.
+"""An array program of satellites unrolled to the arithmetic of one, for kernels that hold each number by itself.
 
 A function of arrays with satellites on the last axis is traced for one satellite, and each element of each array
 becomes a `Number`: a constant, an input, or an operation on others. Zeros and ones are folded away, equal operations
@@ -93,13 +93,16 @@ _ELEMENTWISE: dict[str, Callable] = {
     "_power": _power,
     "_as_float": _as_float,
 }
-_OF_CONSTANTS = {"max": np.maximum, "min": np.minimum, "div": np.true_divide, "select_n": lambda p, a, b: b if p else a}
+_OF_CONSTANTS = {
+    "max": np.maximum,
+    "min": np.minimum,
+    "div": np.true_divide,
+    "select_n": lambda p, a, b: b if p else a,
+}
 _TRUTHS = "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"
 _REDUCTIONS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 # What hands its arguments on to a program of its own.
 _CALLS = "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call"
-
-
 
 
 def _broadcast(params, a):
@@ -176,6 +179,7 @@ _MOVES: dict[str, Callable] = {
     "concatenate": lambda params, *a: np.concatenate(a, params["dimension"]),
     "stack": lambda params, *a: np.stack(a, params["axis"]),
     "copy": lambda params, a: a,
+    "reshard": lambda params, a: a,
     "stop_gradient": lambda params, a: a,
 }
 
@@ -239,7 +243,7 @@ class Graph:
         if name == "square":
             return [self._each("mul", shape, *args, *args)]
         if name == "convert_element_type":
-            truth = eqn.invars[0].aval.dtype == bool and params["new_dtype"] != bool
+            truth = eqn.invars[0].aval.dtype.kind == "b" and params["new_dtype"].kind != "b"
             return [self._each("_as_float", shape, *args) if truth else args[0]]
         if name not in _ELEMENTWISE:
             raise NotImplementedError(f"{name}: no rule to unroll it by")
@@ -258,7 +262,9 @@ class Graph:
         if name == "_power" and args[1] == 1:
             return args[0]
         if all(map(_constant, args)):
-            return _OF_CONSTANTS.get(name, _ELEMENTWISE[name])(*args) if name != "_as_float" else float(args[0])
+            return (
+                _OF_CONSTANTS.get(name, _ELEMENTWISE[name])(*args) if name != "_as_float" else float(args[0])
+            )
         if name in ("add", "sub") and _constant(args[1], 0):
             return args[0]
         if name == "add" and _constant(args[0], 0):
@@ -277,7 +283,7 @@ class Graph:
     def _number(self, name: str, args: tuple) -> Number:
         ordered = args
         if name in ("add", "mul", "max", "min"):
-            ordered = tuple(sorted(args, key=id))
+            ordered = tuple(sorted(args, key=lambda a: id(a) if isinstance(a, Number) else 0))
         key = (name, *(a if isinstance(a, Number) else (type(a), a) for a in ordered))
         if key not in self.known:
             level = max(a.level for a in args if isinstance(a, Number))
@@ -301,7 +307,9 @@ class Graph:
         if len(args) != kept + carried:
             raise NotImplementedError("scan: no rule to unroll rows by")
         start = args[kept:]
-        carry = [np.asarray([Number(None, (), TURN) for _ in a.ravel()], object).reshape(a.shape) for a in start]
+        carry = [
+            np.asarray([Number(None, (), TURN) for _ in a.ravel()], object).reshape(a.shape) for a in start
+        ]
         body = params["jaxpr"]
         end = self._evaluate(body.jaxpr, body.consts, [*args[:kept], *carry])
 
@@ -309,7 +317,9 @@ class Graph:
             return [value for a in arrays for value in a.ravel()]
 
         loop = _Loop(params["length"], flat(carry), flat(start), flat(end))
-        level = max(a.level for a in [*flat(args), *_inputs(loop.end)] if isinstance(a, Number) and a.level < TURN)
+        level = max(
+            a.level for a in [*flat(args), *_inputs(loop.end)] if isinstance(a, Number) and a.level < TURN
+        )
         loop.results = [Number(None, (loop, k), level) for k in range(len(loop.carry))]
         found = iter(loop.results)
         return [np.asarray([next(found) for _ in a.ravel()], object).reshape(a.shape) for a in start]
@@ -347,7 +357,9 @@ def hoisted(values: Iterable) -> list[Number]:
 
 def given(values: Iterable) -> set[Number]:
     """Inputs that numbers are reckoned from."""
-    return {n for n in _order(values, lambda n: n.apply is None and not n.args) if n.apply is None and not n.args}
+    return {
+        n for n in _order(values, lambda n: n.apply is None and not n.args) if n.apply is None and not n.args
+    }
 
 
 class Emitter:
@@ -356,15 +368,21 @@ class Emitter:
     Args:
         given: Functions without arguments that fetch what is given; they are called again at each use.
         full: From a value or a constant, a value of the kernel's shape.
+        pause: Called whenever so many numbers have been emitted.
     """
 
-    def __init__(self, given: dict[Number, Callable], full: Callable):
-        self.given, self.full, self.values = given, full, {}
+    def __init__(
+        self, given: dict[Number, Callable], full: Callable, pause: tuple[int, Callable] | None = None
+    ):
+        self.given, self.full, self.pause, self.values = given, full, pause, {}
 
     def __call__(self, number):
         """The value of a number; a constant is its own."""
         for n in _order([number], lambda n: n in self.given or n in self.values):
-            self._emit(n)
+            if n not in self.given and n not in self.values:
+                self._emit(n)
+                if self.pause and len(self.values) % self.pause[0] == 0:
+                    self.pause[1]()
         return self._read(number)
 
     def tree(self, numbers: Any) -> Any:
@@ -380,8 +398,6 @@ class Emitter:
         return self.given[x]() if x in self.given else self.values[x]
 
     def _emit(self, number: Number):
-        if number in self.given or number in self.values:
-            return
         if number.apply is not None:
             self.values[number] = number.apply(*map(self._read, number.args))
         elif number.args:
@@ -394,7 +410,10 @@ class Emitter:
         numbers = [k for k, value in enumerate(loop.start) if not isinstance(value, int)]
 
         def turn(_, carry):
-            inside = {n: partial(operator.itemgetter(k), carry) for k, n in enumerate(loop.carry[k] for k in numbers)}
+            inside = {
+                n: partial(operator.itemgetter(k), carry)
+                for k, n in enumerate(loop.carry[k] for k in numbers)
+            }
             outside = {n: partial(self._read, n) for n in _inputs(loop.end)}
             emitter = Emitter(inside | outside, self.full)
             return [self.full(emitter(loop.end[k])) for k in numbers]

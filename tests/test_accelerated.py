@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dawndusk.kernels import adi, adi_gpu, adi_tpu, march, march_tpu
+from dawndusk.kernels import adi, adi_gpu, adi_tpu, march, march_gpu, march_tpu
 from dawndusk.kernels.sheet import Sheet
 
 # Both do the same operations in another order in few places, sums above all. A temperature of 300 K is rounded to
@@ -27,11 +27,15 @@ def on_tpu(*problem, extremes=True):
     return adi_tpu.transient(*problem, extremes, interpret=True)
 
 
-def on_gpu(*problem, extremes=True):
+def interpreted():
     # Public under jax.experimental from jax 0.12 on.
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-    return adi_gpu.transient(*problem, extremes, interpret=InterpretGPUParams())
+    return InterpretGPUParams()
+
+
+def on_gpu(*problem, extremes=True):
+    return adi_gpu.transient(*problem, extremes, interpret=interpreted())
 
 
 def in_loops(*problem, extremes=True):
@@ -159,7 +163,9 @@ def satellites(kind, design, square_loads, uniform_state, b=3, cells=(4, 3), ste
         pipes = replace(params.panel, strip_conductance=jnp.full(b, 5.0, jnp.float32))
         params = replace(params, coolant=coolant, panel=pipes)
     if kind == "throttled":
-        params = replace(params, payload=replace(params.payload, throttle_start=jnp.full(b, 290.0, jnp.float32)))
+        params = replace(
+            params, payload=replace(params.payload, throttle_start=jnp.full(b, 290.0, jnp.float32))
+        )
     if kind == "bypass":
         params = replace(params, coolant=replace(params.coolant, setpoint=jnp.full(b, 297.0, jnp.float32)))
     if kind == "no battery":
@@ -204,12 +210,21 @@ def test_tpu_marches_satellites_as_loops_do(kind, design, square_loads, uniform_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bypass"])
+def test_gpu_marches_satellites_as_loops_do(kind, design, square_loads, uniform_state):
+    # More satellites than a block and fewer than two.
+    given = satellites(kind, design, square_loads, uniform_state, b=33, cells=(8, 4), steps=3)
+    found = march_gpu.summary(*given, interpret=interpreted())
+    ends_agree(found, jax.jit(march._summary_loop)(*given), given[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["suncatcher", "starlink_ai", "iss_eatcs", "single_node_cyclic"])
 def test_tpu_marches_shipped_cases_as_loops_do(name):
     from dawndusk.kernels import revolution
     from dawndusk.solver import build, case
 
-    fleet = build.build(case.load(case.find(f"{name}.toml"), ["run.cells=[4, 3]"]), np.dtype("float32"))
+    fleet = build.build(case.load(case.find(f"{name}.toml"), ["run.cells=[4, 6]"]), np.dtype("float32"))
     rows = jax.tree.map(lambda a: jnp.asarray(a[:2]), fleet.revolutions)
     params, state = (jax.tree.map(lambda a: jnp.asarray(a[..., :2]), t) for t in (fleet.params, fleet.state))
     loads = jax.vmap(partial(revolution.revolution_loads, n_steps=40), out_axes=-1)(rows)
@@ -226,16 +241,22 @@ def search_lowered(given, platform):
 
 
 def test_searches_get_the_kernel(design, square_loads, uniform_state):
-    given = satellites("bare", design, square_loads, uniform_state)
-    assert "tpu_custom_call" in search_lowered(given, "tpu")
-    assert "tpu_custom_call" not in search_lowered(given, "cpu")
+    given = satellites("bare", design, square_loads, uniform_state, cells=(8, 4))
     double = jax.tree.map(lambda a: a.astype(jnp.float64), given)
-    assert "tpu_custom_call" not in search_lowered(double, "tpu")
+    for platform, call in (("tpu", "tpu_custom_call"), ("cuda", "mosaic_gpu")):
+        assert call in search_lowered(given, platform)
+        assert call not in search_lowered(double, platform)
+        assert call not in search_lowered(given, "cpu")
 
 
 def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state):
-    params, loads, state = satellites("everything", design, square_loads, uniform_state)
+    params, loads, state = satellites("everything", design, square_loads, uniform_state, cells=(8, 4))
     assert march_tpu.supports(params, loads, state)
+    assert march_gpu.supports(params, loads, state)
+    held = replace(params, coolant=replace(params.coolant, bypass=True))
+    assert march_tpu.supports(held, loads, state)
+    assert not march_gpu.supports(held, loads, state)
+    assert not march_gpu.supports(replace(params, panel=replace(params.panel, nx=6)), loads, state)
     assert not march_tpu.supports(params, jax.tree.map(lambda a: a[:0], loads), state)
     large = replace(params, panel=replace(params.panel, nx=256, ny=64))
     assert not march_tpu.supports(large, loads, state)
