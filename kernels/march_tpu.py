@@ -134,9 +134,7 @@ def _scratch(shape: Shape) -> list[tuple[int, ...]]:
 
 
 def supports(params: Params, loads: Loads, state: State) -> bool:
-    """Whether the kernel holds such satellites: in float32, straight tubes, the panel's columns alike, not too large."""
-    if params.panel.passes > 1:
-        return False
+    """Whether the kernel holds such satellites: in float32, the panel's columns alike, not too large."""
     sheet = jax.eval_shape(satellite.panel_sheet, params)
     if state.panel.dtype != jnp.float32 or not step_plan.of_one_kind(sheet) or not loads.dt.shape[0]:
         return False

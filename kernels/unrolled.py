@@ -165,11 +165,19 @@ def _scatter(params, a, indices, new):
     return changed
 
 
+def _dynamic_slice(params, a, *starts):
+    """From constant indices on."""
+    sizes = params["slice_sizes"]
+    [window] = _windows(np.array([[start.item() for start in starts]]), range(a.ndim), a.shape, sizes)
+    return a[window]
+
+
 # What moves elements and leaves them as they are.
 _MOVES: dict[str, Callable] = {
     "broadcast_in_dim": _broadcast,
     "iota": _iota,
     "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
     "pad": _pad,
     "gather": _gather,
     "scatter": _scatter,
