@@ -149,7 +149,7 @@ def _ends(whole: Block) -> tuple[tuple, tuple]:
     own = jnp.concatenate([whole.u_own[:, 0], whole.v_own[:, 0]])
     eye = jnp.eye(f + g, dtype=share.dtype)[:, :, None]
     leaves = solve_dense(eye - share, jnp.stack([inlet, own], axis=1))
-    return tuple((leaves[:f, k], leaves[f:, k]) for k in range(2))
+    return (leaves[:f, 0], leaves[f:, 0]), (leaves[:f, 1], leaves[f:, 1])
 
 
 def fluid(
