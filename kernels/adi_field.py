@@ -254,11 +254,11 @@ class Field:
 
     def wall(
         self, half: Half, sheet: Sheet
-    ) -> tuple[Float[Array, "*p nx b"], Float[Array, "*p nx b"], Float[Array, "*p k b"]]:
+    ) -> tuple[Float[Array, "*p nx b"], Float[Array, "*p nx b"], Float[Array, "*q k b"]]:
         """The line at y = 0: its temperature at the start, its increment if nothing else heats it [K], and how much
         more that gets for a joule per square metre [m^2 K/J].
 
-        Of a tube with several passes all their lines, (p, nx, b), and how each answers to each of them, (p, p, b).
+        Of a tube with several passes all their lines, (p, nx, b), and how each answers to each of them, (p, p, k, b).
         """
         assert self.d is not None  # between the halves of a step
         response = _response(half, sheet)
@@ -277,11 +277,22 @@ class Field:
             return replace(self, d=raised(self.d, response / response[:1], first - self.d[0]))
         rows = tube_rows(sheet.ny, sheet.passes)
         # What a kelvin in one tube's line, and none in the others', raises each line by: R R_tubes^-1, R symmetric.
-        each = jnp.swapaxes(solve_dense(response[rows], jnp.swapaxes(response, 0, 1)), 0, 1)
+        n, p, k, b = response.shape
+        tubes = response[rows].reshape(p, p, k * b)
+        each = solve_dense(tubes, jnp.swapaxes(response, 0, 1).reshape(p, n, k * b)).reshape(p, n, k, b)
         d = self.d
-        for k, by in enumerate(first - self.d[rows]):
-            d = raised(d, each[:, k : k + 1], by)
+        for share, by in zip(each, first - self.d[rows], strict=True):
+            d = raised(d, share, by)
         return replace(self, d=d)
+
+    def conducting(self, sheet: Sheet) -> "Field":
+        """The same temperatures in a sheet of other conductances."""
+        return replace(self, S=lax.stop_gradient(turn(conduction(turn(self.T), sheet)[0])))
+
+    def middle(self) -> Float[Array, "ny nx b"]:
+        """Temperatures at mid-step [K]."""
+        assert self.d is not None  # between the halves of a step
+        return self.T + self.d
 
     def mid_means(self) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         """Mean over the panel of T [K] and T^4 [K^4] at mid-step."""
@@ -294,17 +305,14 @@ class Field:
         return Field(T, S) if self.D is None else Field(T, S, self.d, D)
 
 
-def _response(half: Half, sheet: Sheet) -> Float[Array, "ny k b"]:
+def _response(half: Half, sheet: Sheet) -> Float[Array, "ny *p k b"]:
     """What a joule per square metre in the line at y = 0 raises each line by [m^2 K/J].
 
-    Of a tube with several passes in the line of each, on the second axis: all columns are alike then.
+    Of a tube with several passes in the line of each, on the second axis.
     """
     shape = half.factors.m.shape
     if sheet.passes > 1:
-        assert shape[1] == 1  # a panel's strip
-        unit = jnp.zeros((shape[0], sheet.passes, shape[2]), half.h.dtype)
-        unit = unit.at[tube_rows(sheet.ny, sheet.passes)].set(
-            jnp.eye(sheet.passes, dtype=unit.dtype)[:, :, None]
-        )
-        return solve(half, turn(sheet.across), unit)
+        unit, across = jnp.zeros(shape, half.h.dtype), turn(sheet.across)
+        rows = range(sheet.ny)[tube_rows(sheet.ny, sheet.passes)]
+        return jnp.stack([solve(half, across, unit.at[row].set(1)) for row in rows], axis=1)
     return solve(half, turn(sheet.across), jnp.zeros(shape, half.h.dtype).at[0].set(1))

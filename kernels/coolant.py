@@ -168,7 +168,10 @@ def tube_pressure_drop(
 
 
 def tube_exchange(
-    coolant: Coolant, panel: Panel, bypassed: Float[Array, " b"]
+    coolant: Coolant,
+    panel: Panel,
+    bypassed: Float[Array, " b"],
+    beside: Float[Array, "*p m b"] | None = None,
 ) -> tuple[Float[Array, "nx b"], Float[Array, "nx b"]]:
     """Effectiveness of each cell of tube [-], and its exchange per area of the panel cell on it [W/m^2/K].
 
@@ -179,6 +182,7 @@ def tube_exchange(
 
     Args:
         bypassed: Fraction of the flow that passes the radiator by [-], below 1.
+        beside: Conductivity of the sheet at the tube over that at T_REF [-], where it depends on temperature.
     """
     if panel.passes > 1:
         rate = (1 - bypassed) * coolant.capacity_rate / panel.tubes
@@ -191,8 +195,13 @@ def tube_exchange(
     edge = jnp.arange(panel.nx).astype(rate.dtype)[:, None]
     wetted = jnp.clip(coolant.evaporator_fraction[None, :] * panel.nx - edge, 0, 1)
     half_cell = jnp.where(coolant.evaporator_fraction < 1, 0.0, panel.half_pitch / panel.ny / 2)
-    per_metre = 1 / (2 / tube_conductance(coolant, panel, bypassed) + half_cell / panel.kt_y)
-    effectiveness = -jnp.expm1(-wetted * (per_metre * panel.length / panel.nx / rate)[None, :])
+    outside = 2 / tube_conductance(coolant, panel, bypassed)
+    if beside is None:
+        cells = (1 / (outside + half_cell / panel.kt_y) * panel.length / panel.nx / rate)[None, :]
+    else:
+        per_metre = 1 / (outside[None] + (half_cell / panel.kt_y)[None] / beside)
+        cells = per_metre * (panel.length / panel.nx / rate)[None]
+    effectiveness = -jnp.expm1(-wetted * cells)
     cell = panel.length / panel.nx * panel.half_pitch / panel.ny
     return effectiveness, (rate / cell)[None] * effectiveness
 
@@ -223,30 +232,31 @@ def tube_response(
 
 def tube_march(
     still: Float[Array, "*p nx b"],
-    response: Float[Array, "*p _ b"],
+    response: Float[Array, "*q k b"],
     coolant: Coolant,
     panel: Panel,
     bypassed: Float[Array, " b"],
-) -> tuple[Float[Array, "*p _ b"], Float[Array, "k b"], Float[Array, "k b"]]:
+    beside: Float[Array, "*p nx b"] | None = None,
+) -> tuple[Float[Array, "*q m b"], Float[Array, "n b"], Float[Array, "n b"]]:
     """How walls take heat, and the fluid's temperature behind each cell, in its order, as p F_in + q.
 
     Args:
         still: Wall temperatures without any fluid [K].
         response: Rise of a wall cell per heat flow into it [m^2 K/W]; with several passes that of each to each in a
-            column, (p, p, b).
-        bypassed: Fraction of the flow that passes the radiator by [-], below 1.
+            column, (p, p, k, b), k 1 where all columns are alike.
+        bypassed, beside: As in `tube_exchange`.
 
     Returns:
-        Heat that a wall takes per kelvin of fluid above it, of several passes per kelvin above `still`, (p, p, b)
+        Heat that a wall takes per kelvin of fluid above it, of several passes per kelvin above `still`, (p, p, k, b)
         [W/m^2/K]; p [-] and q [K].
     """
-    effectiveness, exchange = tube_exchange(coolant, panel, bypassed)
+    effectiveness, exchange = tube_exchange(coolant, panel, bypassed, beside)
     if panel.passes == 1:
         return exchange, *tube_response(still, exchange * response, effectiveness)
     # Heat G of a column's walls: G = exchange (F - T) and T = still + response G.
-    eye = jnp.eye(panel.passes, dtype=still.dtype)[:, :, None]
-    take = passes.inverse((response + eye / exchange[None])[:, :, None])[:, :, 0]
-    return take, *passes.fluid((effectiveness / exchange)[None] * take, still)
+    eye = jnp.eye(panel.passes, dtype=still.dtype)[:, :, None, None]
+    take = passes.inverse(response + eye / exchange[None, None])
+    return take, *passes.fluid((effectiveness / exchange)[None, None] * take, still)
 
 
 def warmed(
@@ -262,9 +272,9 @@ def warmed(
 def wall_rise(
     start: Float[Array, "*p nx b"],
     alone: Float[Array, "*p nx b"],
-    response: Float[Array, "*p _ b"],
-    take: Float[Array, "*p _ b"],
-    entering: Float[Array, "k b"],
+    response: Float[Array, "*q k b"],
+    take: Float[Array, "*q m b"],
+    entering: Float[Array, "n b"],
 ) -> Float[Array, "*p nx b"]:
     """Increments of the tube cells with the coolant [K].
 
@@ -276,16 +286,17 @@ def wall_rise(
     """
     if start.ndim == 2:
         return warmed(start, alone, take * response, entering)
-    heat = passes.times(take[:, :, None], passes.in_columns(entering, start.shape[0]) - (start + alone))
-    return alone + passes.times(response[:, :, None], heat)
+    heat = passes.times(take, passes.in_columns(entering, start.shape[0]) - (start + alone))
+    return alone + passes.times(response, heat)
 
 
 def bypass_fraction(
     still: Float[Array, "*p nx b"],
-    response: Float[Array, "*p _ b"],
+    response: Float[Array, "*q k b"],
     inlet: Float[Array, " b"],
     coolant: Coolant,
     panel: Panel,
+    beside: Float[Array, "*p nx b"] | None = None,
 ) -> Float[Array, " b"]:
     """Share of the flow to lead past the radiator so that the mixed supply meets the set point [-].
 
@@ -296,10 +307,11 @@ def bypass_fraction(
         still: Wall temperatures without any fluid [K].
         response: As in `tube_march` [m^2 K/W].
         inlet: Fluid temperature ahead of the valve [K].
+        beside: As in `tube_exchange`.
     """
 
     def supply(share):
-        _, p, q = tube_march(still, response, coolant, panel, share)
+        _, p, q = tube_march(still, response, coolant, panel, share, beside)
         return (1 - share) * (p[-1] * inlet + q[-1]) + share * inlet
 
     low = jnp.zeros_like(inlet)

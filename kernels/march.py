@@ -21,11 +21,12 @@ from .adi_step import turn
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .coolant import tube_conductance
 from .numerics import segmented_scan
-from .panel import extremes_across
+from .panel import extremes_across, weighted_fourth
 from .platforms import choose, gpu_kernel
 from .pytree import pytree
 from .revolution import Loads
 from .satellite import Lumps, Params, Power, State, Step, depart, step
+from .sheet import emitted
 
 # Largest correction of one iteration [K], and temperature above which a satellite is given up [K].
 LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
@@ -184,7 +185,8 @@ def _balance(params, loads, start, end, nodes, report: Step) -> dict[str, Array]
     space4 = params.space_temperature**4
     mid = (jnp.concatenate([start.nodes[None], nodes[:-1]]) + nodes) / 2
     from_nodes = jnp.sum(SIGMA * network.to_space[None] * (mid**4 - space4[None, None]), axis=1)
-    from_panel = SIGMA * (panel.to_space * panel.area)[None] * (report.panel_mean4 - space4[None])
+    from_panel = report.panel_mean4 - weighted_fourth(panel, params.space_temperature)[None]
+    from_panel = SIGMA * (panel.to_space * panel.area)[None] * from_panel
     radiated = total(from_nodes + from_panel)
     absorbed = total(loads.panel * panel.area[None] + loads.array * _has(params.array) + loads.body)
     # Heat from neither the Sun nor the Earth: dissipation that a case prescribes, and bus power without an array.
@@ -311,7 +313,8 @@ def _linear_model(params: Params, means, period: Float[Array, " b"]):
     K = jnp.zeros((n + 1, n + 1, T.shape[0]), T.dtype).at[:n, :n].set(W)
     to_panel = network.panel_conductance + 4 * SIGMA * network.panel_radiative * (T**3)[None]
     from_nodes = network.panel_conductance + 4 * SIGMA * network.panel_radiative * X**3
-    own = 4 * SIGMA * panel.emission * panel.area * T**3 + jnp.sum(network.panel_conductance, axis=0)
+    emission = (panel.emission, *(panel.to_space * c for c in panel.emission_slopes))
+    own = emitted(T, emission)[1] * panel.area + jnp.sum(network.panel_conductance, axis=0)
     K = K.at[:n, n].set(to_panel).at[n, :n].set(from_nodes).at[n, n].set(-own)
     if coolant is not None:
         # The whole radiator as one exchanger at the panel's mean temperature closes the loop.

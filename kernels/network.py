@@ -29,7 +29,8 @@ class Network:
         panel_conductance: Uniform conductance to the panel [W/K].
         loop_conductance: UA to the coolant, 0 off the loop; the flow visits the nodes in their order [W/K].
         heater_gain, heater_setpoint, heater_max: Proportional heaters [W/K], [K], [W].
-        heat: Constant dissipation that the bus does not supply [W].
+        heat: Constant dissipation that the bus does not supply, and what surfaces of known temperature send more than
+            space [W].
         names: Static.
     """
 

@@ -1,5 +1,7 @@
 """Radiator panels as a design names them, and what a grid leaves of their extremes."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .platforms import choose
 from .pytree import pytree, static
-from .sheet import Sheet, tube_rows
+from .sheet import T_REF, Sheet, conduction, spread, transform, tube_rows
 
 
 @pytree
@@ -30,10 +32,13 @@ class Panel:
         half_strips: Panel area / (length x half_pitch) [-].
         emission: Effective emission factor per unit of panel area, sum over the radiating faces [-].
         to_space: The part of `emission` that reaches space [-].
-        heat: Uniform internal dissipation [W/m^2].
+        heat: Uniform, from within, and what surfaces of known temperature send more than space [W/m^2].
         nx: Cells along the flow. Static.
         ny: Cells across a strip: with more than one pass an odd number for each. Static.
         passes: Times that a tube crosses the panel's length. Static.
+        conductivity_slopes: c1, c2 ... of the sheet's k(T) = k (1 + c1 u + c2 u^2 ...), u = T - sheet.T_REF [1/K^j].
+        emission_slopes: The same of its emission towards space; what it exchanges with other surfaces keeps the
+            emissivity at T_REF.
     """
 
     heat_capacity: Float[Array, " b"]
@@ -49,6 +54,8 @@ class Panel:
     nx: int = static()
     ny: int = static()
     passes: int = static(default=1)
+    conductivity_slopes: tuple[Float[Array, " b"], ...] = ()
+    emission_slopes: tuple[Float[Array, " b"], ...] = ()
 
     @property
     def width(self) -> Float[Array | np.ndarray, " b"]:
@@ -88,16 +95,93 @@ def strip(panel: Panel, link: Float[Array, " b"]) -> Sheet:
         capacity=panel.heat_capacity[None, None],
         along=rows[None],
         across=(panel.kt_y / dy**2)[None, None],
-        emission=(panel.emission[None, None],),
+        emission=(
+            panel.emission[None, None],
+            *((panel.to_space * c)[None, None] for c in panel.emission_slopes),
+        ),
         link=link[None, None],
-        along_slope=(),
-        across_slope=(),
+        along_slope=_along_slope(panel, rows),
+        across_slope=tuple(c[None, None] for c in panel.conductivity_slopes),
         pipe=(),
         pipe_limit=(),
         nx=panel.nx,
         ny=panel.ny,
         passes=panel.passes,
     )
+
+
+def _along_slope(panel: Panel, rows: Float[Array, "f b"]) -> tuple[Float[Array, "1 j b"], ...]:
+    """Slopes along x of each row: tube walls and heat pipes beside the sheet keep their conductivity."""
+    if not panel.conductivity_slopes:
+        return ()
+    rows = rows if panel.passes > 1 else spread(rows[None], panel.ny)[0]
+    total = jnp.where(rows > 0, rows, 1.0)
+    share = (panel.kt_x / (panel.length / panel.nx) ** 2)[None] / total
+    return tuple((c[None] * share)[None] for c in panel.conductivity_slopes)
+
+
+def as_it_stands(sheet: Sheet, T: Float[Array, "nx ny b"]) -> Sheet:
+    """A strip whose conductivity depends on temperature as one of fixed conductances, those at T.
+
+    Between two cells that of their mean conductivity over the temperatures between them, exact for a cubic (Simpson):
+    its conduction at T is that of Kirchhoff's transform.
+    """
+
+    def mean(slope, axis):
+        n = T.shape[axis]
+        low, high = lax.slice_in_dim(T, 0, n - 1, axis=axis), lax.slice_in_dim(T, 1, n, axis=axis)
+        ends, middle = (
+            transform(low, slope)[1] + transform(high, slope)[1],
+            transform((low + high) / 2, slope)[1],
+        )
+        return (ends + 4 * middle) / 6
+
+    return replace(
+        sheet,
+        along=spread(sheet.along, sheet.ny) * mean(sheet.along_slope, 0),
+        across=sheet.across * mean(sheet.across_slope, 1),
+        along_slope=(),
+        across_slope=(),
+    )
+
+
+def changed_conduction(
+    varying: Sheet, sheet: Sheet, middle: Float[Array, "nx ny b"], h: Float[Array, " b"]
+) -> Float[Array, "nx ny b"]:
+    """What a strip conducts into each cell at mid-step more than with the conductances of the step's start [W/m^2].
+
+    Taken explicitly: no more of it than half a step's conduction can bear, which binds after rough starts only.
+
+    Args:
+        varying: Whose conductivity depends on temperature.
+        sheet: `as_it_stands` at the start of the step.
+        middle: Temperatures at mid-step [K].
+        h: Half the step [s].
+    """
+    then = as_it_stands(varying, middle)
+    along, across = then.along - sheet.along, then.across - sheet.across
+    most = jnp.max(jnp.abs(along), axis=(0, 1)) + jnp.max(jnp.abs(across), axis=(0, 1))
+    rate = 4 * h * most / jnp.min(sheet.capacity, axis=(0, 1))
+    x, y = conduction(middle, replace(sheet, along=along, across=across))
+    return (x + y) / jnp.maximum(rate, 1)[None, None]
+
+
+def polynomial(slopes: tuple, T: Float[Array, "*n b"]) -> Float[Array, "*n b"]:
+    """1 + c1 u + c2 u^2 ... with u = T - T_REF [-]."""
+    total, power = jnp.ones_like(T), jnp.ones_like(T)
+    for c in slopes:
+        power = power * (T - T_REF)
+        total = total + c.reshape((1,) * (T.ndim - 1) + c.shape) * power
+    return total
+
+
+def weighted_fourth(panel: Panel, T: Float[Array, "*n b"]) -> Float[Array, "*n b"]:
+    """T^4, weighted by the emissivity at T over that at T_REF [K^4]: what the panel sends to space.
+
+    And what it takes from surroundings of T, as a surface absorbs as it would emit at the source's temperature: in
+    surroundings of its own temperature nothing is exchanged.
+    """
+    return T**4 * polynomial(panel.emission_slopes, T) if panel.emission_slopes else T**4
 
 
 def extremes(panel: Panel, T: Float[Array, "nx ny b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:

@@ -5,10 +5,11 @@ fluid behind the cells depends on all the fluid that enters them,
 
     F_after = F - A (F - still)
 
-with one matrix A for all columns. Passes run both ways, each into the next at a bend: a two-point boundary problem
-along x. Columns are joined in pairs, pairs in pairs and so on (Redheffer, J. Math. Phys. 41 (1962) 1): what comes out
-of a block on either side as a linear form of what enters it, of which no entry grows, as no fluid leaves warmer than
-the warmest wall or fluid. It takes log2(nx) levels; while the columns have halves, blocks of a level share matrices.
+with a matrix A, often the same for all columns. Passes run both ways, each into the next at a bend: a two-point
+boundary problem along x. Columns are joined in pairs, pairs in pairs and so on (Redheffer, J. Math. Phys. 41 (1962)
+1): what comes out of a block on either side as a linear form of what enters it, of which no entry grows, as no fluid
+leaves warmer than the warmest wall or fluid. It takes log2(nx) levels; while the columns have halves, blocks of a
+level share matrices where columns do.
 
 Matrices have the axes (i, j, k, b), vectors (i, k, b), k the blocks of a level or 1 where all are alike.
 """
@@ -64,9 +65,8 @@ def _eye(like):
     return jnp.eye(like.shape[0], like.shape[1], dtype=like.dtype)[:, :, None, None]
 
 
-def columns(A: Float[Array, "p p b"], still: Float[Array, "p nx b"]) -> Block:
+def columns(A: Float[Array, "p p k b"], still: Float[Array, "p nx b"]) -> Block:
     """Each column of cells as a block. Even passes, from 0 on, run towards higher x."""
-    A = A[:, :, None]
     added = times(A, still)
     A = _eye(A) - A
     return Block(A[::2, ::2], A[::2, 1::2], A[1::2, ::2], A[1::2, 1::2], added[::2], added[1::2])
@@ -149,12 +149,12 @@ def _ends(whole: Block) -> tuple[tuple, tuple]:
     own = jnp.concatenate([whole.u_own[:, 0], whole.v_own[:, 0]])
     eye = jnp.eye(f + g, dtype=share.dtype)[:, :, None]
     leaves = solve_dense(eye - share, jnp.stack([inlet, own], axis=1))
-    return tuple((leaves[:f, k], leaves[f:, k]) for k in range(2))
+    return (leaves[:f, 0], leaves[f:, 0]), (leaves[:f, 1], leaves[f:, 1])
 
 
 def fluid(
-    A: Float[Array, "p p b"], still: Float[Array, "p nx b"]
-) -> tuple[Float[Array, "k b"], Float[Array, "k b"]]:
+    A: Float[Array, "p p k b"], still: Float[Array, "p nx b"]
+) -> tuple[Float[Array, "n b"], Float[Array, "n b"]]:
     """Fluid temperature behind each cell, in the order of the flow, as a linear form p F_in + q of the inlet's.
 
     Args:

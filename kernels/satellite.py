@@ -31,7 +31,7 @@ from .constants import SIGMA
 from .coolant import Coolant
 from .network import Network
 from .numerics import compensated_sum
-from .panel import Panel, strip
+from .panel import Panel, as_it_stands, changed_conduction, polynomial, strip, weighted_fourth
 from .payload import Payload
 from .pytree import pytree
 from .revolution import Loads
@@ -134,7 +134,7 @@ class Step:
         power: The bus.
         bypass: Share of the flow led past the radiator [-].
         supply, radiator_inlet, radiator_outlet: Fluid temperatures at the stage [K].
-        panel_mean4: Mean of T^4 over the panel at mid-step [K^4].
+        panel_mean4: Mean over the panel of its `weighted_fourth` at mid-step [K^4].
     """
 
     power: Power
@@ -277,12 +277,12 @@ class Wall:
     Attributes:
         start: Temperature at the start of the step [K].
         alone: Increment to mid-step without coolant [K].
-        response: Rise per heat flow into them [m^2 K/W]; of several passes each to each, (p, p, b).
+        response: Rise per heat flow into them [m^2 K/W]; of several passes each to each, (p, p, k, b).
     """
 
     start: Float[Array, "*p nx b"]
     alone: Float[Array, "*p nx b"]
-    response: Float[Array, "*p _ b"]
+    response: Float[Array, "*p k b"]
 
 
 @pytree
@@ -329,9 +329,10 @@ def implicit_stage(
     if wall is not None:
         start, alone, response = wall.start, wall.alone, wall.response
         still = start + alone
+        beside = polynomial(panel.conductivity_slopes, start) if panel.conductivity_slopes else None
 
     def tube_march(bypassed):
-        return loop.tube_march(still, response, coolant, panel, bypassed)
+        return loop.tube_march(still, response, coolant, panel, bypassed, beside)
 
     chip = network.index("chip") if "chip" in network.names else network.index("cold_plate")
     array = network.index("array")
@@ -416,7 +417,7 @@ def implicit_stage(
     has_bypass = coolant is not None and coolant.bypass
 
     def valve(inlet):
-        share = loop.bypass_fraction(still, response, inlet, coolant, panel)
+        share = loop.bypass_fraction(still, response, inlet, coolant, panel, beside)
         return share, (share > 0) & (share < loop.LARGEST_BYPASS)
 
     if coolant is not None and coolant.bypass:
@@ -470,7 +471,8 @@ def opening(
     """From the nodes and the panel's mean T^4 at the start of a step [K^4]."""
     panel = params.panel
     sent = _from_nodes(params, X)
-    source = load.panel + panel.heat + panel.to_space * SIGMA * params.space_temperature**4 + sent
+    from_space = panel.to_space * SIGMA * weighted_fourth(panel, params.space_temperature)
+    source = load.panel + panel.heat + from_space + sent
     calm = adi_step.settled((source[None, None],), sheet)
     start4 = jnp.maximum(mean4, calm)
     return Opening(sent, source, calm, start4, adi_step.half_step(start4, sheet, load.dt))
@@ -527,29 +529,39 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     """
     panel, lumps = params.panel, now.lumps
     X = lumps.nodes
-    sheet = panel_sheet(params)
+    sheet, under_way = panel_sheet(params), now.panel
+    varying = None if sheet.linear else sheet
+    if varying is not None:
+        # Conductivity is that of the step's start; what it changes until mid-step is added there.
+        sheet = as_it_stands(varying, adi_step.turn(under_way.T))
+        under_way = under_way.conducting(sheet)
 
     # --- panel, first half: across the tubes, eliminated down to the tube cells
     start = opening(params, load, X, now.mean4, sheet)
     first = adi_step.first_coefficients(start.mean4, sheet, start.h)
-    under_way = now.panel.first_half((start.source[None, None],), first, sheet)
+    under_way = under_way.first_half((start.source[None, None],), first, sheet)
     wall = None
     if params.coolant is not None:
         line, alone, give_way = under_way.wall(first, sheet)
-        # Of straight tubes every cell has its own; of several passes all columns have the same.
-        response = start.h[None] * give_way if panel.passes == 1 else start.h[None, None] * give_way
+        response = start.h.reshape((1,) * (give_way.ndim - 1) + start.h.shape) * give_way
         wall = Wall(line, alone, adi_step.repeated(response, panel.nx) if panel.passes == 1 else response)
     stage = implicit_stage(params, load, X, lumps.energy, now.mean, now.mean4, wall)
 
     # --- panel: the rest of the first half, then along the tubes
     under_way = under_way.finish_first(first, sheet, stage.wall)
     half_mean, half_mean4 = under_way.mid_means()
+    radiated4 = half_mean4
+    if panel.emission_slopes:
+        radiated4 = jnp.mean(weighted_fourth(panel, under_way.middle()), axis=(0, 1))
     # The first half used the nodes at its start: the second makes the whole step's heat that of the stage.
     more = more_from_nodes(params, X, stage, start.sent)[None, None]
+    if varying is not None:
+        middle = adi_step.turn(under_way.middle())
+        more = more + adi_step.turn(changed_conduction(varying, sheet, middle, start.h))
     second = adi_step.second_coefficients(start.mean4, jnp.maximum(half_mean4, start.calm), sheet, start.h)
     panel_end = under_way.second_half(more, second, sheet)
 
     # --- nodes and battery
     lumps = closing(params, load, lumps, stage, half_mean - now.mean, half_mean4 - now.mean4)
     after = Underway(panel_end, lumps, *adi_step.means(panel_end.T))
-    return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, half_mean4)
+    return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, radiated4)

@@ -218,4 +218,10 @@ def of_one_kind(sheet: Any) -> bool:
     """Whether kernels hold such a panel: straight tubes, linear conduction, columns alike, rows but for one."""
     cells = sheet.capacity, sheet.along, sheet.across, sheet.link, *sheet.emission
     single = all(a.shape[0] == 1 and a.shape[1] <= 2 for a in cells)
-    return single and sheet.passes == 1 and sheet.linear and sheet.across.shape[1] == 1
+    return (
+        single
+        and sheet.passes == 1
+        and len(sheet.emission) == 1
+        and sheet.linear
+        and sheet.across.shape[1] == 1
+    )

@@ -18,7 +18,7 @@ import numpy as np
 from ..kernels import timescale, view_factor
 from ..kernels.attitude import Attitude
 from ..kernels.battery import Battery, faded_capacity
-from ..kernels.constants import AU, ZERO_CELSIUS
+from ..kernels.constants import AU, SIGMA, ZERO_CELSIUS
 from ..kernels.coolant import Coolant, Film
 from ..kernels.network import Network
 from ..kernels.orbit import Orbit, period
@@ -28,8 +28,9 @@ from ..kernels.revolution import Revolution, Surfaces
 from ..kernels.satellite import Bus, Params, State
 from ..kernels.solar_array import SolarArray, degraded_efficiency
 from . import constellation as constellations
+from .case import CaseError
 from .constellation import host_float64
-from .schema import LEVELS, Case, Structure
+from .schema import LEVELS, Case, Structure, polynomial
 from .schema import Bus as BusSection
 
 KILO = 1e3
@@ -198,6 +199,7 @@ def _design(case: Case, n: int) -> Design:
     absorptance = np.asarray(r.solar_absorptance_end if life_ends else r.solar_absorptance_begin)
     emissivity = np.asarray(r.emissivity)
     sides = np.arange(2) < r.sides
+    hottest = r.range_of(r.emissivity_slopes_per_k)[1][0]
     efficiency, power = 0.0, 0.0
     if case.array is not None:
         efficiency = case.array.efficiency
@@ -218,7 +220,8 @@ def _design(case: Case, n: int) -> Design:
     top = 1.0 if case.array is None else case.array.solar_absorptance
     return Design(
         absorptance=sides * np.clip(absorptance * factors[:, :1], 0.0, 1.0),
-        emissivity=sides * np.clip(emissivity * factors[:, 1:2], 0.01, 1.0),
+        # Drawn ones, too, stay within 1 at any temperature.
+        emissivity=sides * np.clip(emissivity * factors[:, 1:2], 0.01, 1.0 / max(1.0, hottest)),
         efficiency=np.clip(efficiency * factors[:, 2], 0.0, top),
         power=power * np.maximum(factors[:, 3], 0.0),
     )
@@ -329,6 +332,36 @@ def _views(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return to_array, np.asarray(r.body_view)
 
 
+def _to_neighbours(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """View factors of the two radiator faces to each surface of known temperature, (2, n), and their areas [m2].
+
+    Raises:
+        CaseError: a face would see more than a half space.
+    """
+    r = case.radiator
+    views, areas = np.zeros((2, len(r.neighbours))), np.zeros(len(r.neighbours))
+    for k, one in enumerate(r.neighbours):
+        if one.geometry == "parallel":
+            formula, areas[k] = view_factor.parallel_plates, r.area_m2
+            sizes = r.length_m, r.area_m2 / r.length_m, one.gap_m
+        elif one.geometry == "perpendicular":
+            formula, areas[k] = view_factor.perpendicular_plates, one.shared_edge_m * one.depth_m
+            sizes = one.shared_edge_m, r.area_m2 / one.shared_edge_m, one.depth_m
+        else:
+            views[one.face, k], areas[k] = one.view_factor, one.area_m2
+            continue
+        with host_float64():
+            views[one.face, k] = float(formula(*(jax.numpy.asarray(x) for x in sizes)))
+    to_array, to_body = _views(case)
+    for face, total in enumerate(to_array + to_body + views.sum(axis=1)):
+        if total > 1 + 1e-9:
+            raise CaseError(
+                f"{case.source}: radiator: face {face} sees array, body and neighbours with view factors that add"
+                f" up to {total:.3g}; must be <= 1"
+            )
+    return views, areas
+
+
 def _insulation(structure: Structure) -> float:
     """Part of the heat absorbed by the outer surface that reaches the structure.
 
@@ -341,13 +374,14 @@ def _insulation(structure: Structure) -> float:
 
 def _surfaces(case: Case, design: Design, rows: _Rows) -> Surfaces:
     to_array, to_body = _views(case)
+    to_neighbours, _ = _to_neighbours(case)
     body, passed = case.structure, _insulation(case.structure)
     array = case.array
     return _unchecked(
         Surfaces,
         radiator_solar_absorptance=rows.designs_first(design.absorptance),
         radiator_emissivity=rows.designs_first(design.emissivity),
-        radiator_open=rows.first(1 - to_array - to_body),
+        radiator_open=rows.first(1 - to_array - to_body - to_neighbours.sum(axis=1)),
         array_solar_absorptance=rows.first(
             (0.0, 0.0) if array is None else (array.solar_absorptance, array.back_solar_absorptance)
         ),
@@ -382,7 +416,10 @@ def _params(case: Case, design: Design, rows: _Rows) -> Params:
 
 @dataclass(frozen=True)
 class _Exchange:
-    """Radiative exchange [m2], leaves (designs,): of the panel, of the array's back and of the body."""
+    """Radiative exchange [m2], leaves (designs,): of the panel, of the array's back and of the body.
+
+    Surfaces of known temperature count as space; what they send more than that stands beside it, `sent` [W].
+    """
 
     panel_space: np.ndarray
     panel_array: np.ndarray
@@ -390,27 +427,47 @@ class _Exchange:
     array_space: np.ndarray
     array_body: np.ndarray
     body_space: np.ndarray
+    panel_sent: np.ndarray
+    array_sent: np.ndarray
+    body_sent: np.ndarray
 
 
 def _exchange(case: Case, design: Design) -> _Exchange:
-    """Enclosure of radiator faces 0 and 1, the array's back and the body, with space around.
+    """Enclosure of radiator faces 0 and 1, the array's back, the body and the faces' neighbours, with space around.
 
     What one face sends to the other by reflection stays in the panel. The array's front sees space alone. An
     insulated body reflects (and its outer layer sends back) all but its reduced emissivity.
     """
     r, body = case.radiator, case.structure
     to_array, to_body = _views(case)
+    to_neighbours, neighbour_area = _to_neighbours(case)
     back_area = 1.0 if case.array is None else case.array.area_m2
     back = 0.0 if case.array is None else case.array.emissivity_back
-    area = np.array([r.area_m2, r.area_m2, back_area, sum(body.faces)])
-    F = np.zeros((4, 4))
+    area = np.array([r.area_m2, r.area_m2, back_area, sum(body.faces), *neighbour_area])
+    F = np.zeros((len(area), len(area)))
     F[:2, 2], F[:2, 3] = to_array, to_body
     F[2, :2], F[3, :2] = to_array * r.area_m2 / area[2], to_body * r.area_m2 / area[3]
+    F[:2, 4:], F[4:, :2] = to_neighbours, (to_neighbours * r.area_m2 / neighbour_area).T
     n = len(design.emissivity)
-    others = np.broadcast_to([back, _insulation(body) * body.emissivity], (n, 2))
-    emissivity = np.concatenate([design.emissivity, others], axis=1)
+    others = [back, _insulation(body) * body.emissivity, *(one.emissivity for one in r.neighbours)]
+    emissivity = np.concatenate([design.emissivity, np.broadcast_to(others, (n, len(others)))], axis=1)
     with host_float64():
         R, space = (np.asarray(x) for x in _exchange_areas(F, emissivity, area))
+    known, cold = (
+        [one.temperature_c + ZERO_CELSIUS for one in r.neighbours],
+        case.environment.space_temperature_k,
+    )
+    slopes = (r.emissivity_slopes_per_k,) * 2 + ((),) * 2
+
+    def fourth(T):
+        """T^4 as each surface absorbs it, over its absorptance at 300 K."""
+        return np.array([polynomial(c, T) * T**4 for c in slopes])
+
+    # What a surface of known temperature takes and sends is as with space but for the difference of their T^4.
+    sent = SIGMA * sum(
+        (R[:, :4, 4 + k] * (fourth(T) - fourth(cold)) for k, T in enumerate(known)), np.zeros((n, 4))
+    )
+    space = space[:, :4] + R[:, :4, 4:].sum(axis=2)
     return _Exchange(
         panel_space=space[:, 0] + space[:, 1],
         panel_array=R[:, 0, 2] + R[:, 1, 2],
@@ -418,6 +475,9 @@ def _exchange(case: Case, design: Design) -> _Exchange:
         array_space=space[:, 2],
         array_body=R[:, 2, 3],
         body_space=space[:, 3],
+        panel_sent=sent[:, 0] + sent[:, 1],
+        array_sent=sent[:, 2],
+        body_sent=sent[:, 3],
     )
 
 
@@ -445,10 +505,12 @@ def _panel(case: Case, exchange: _Exchange, rows: _Rows) -> Panel:
         half_strips=rows.last(r.area_m2 / (r.length_m * half_pitch)),
         emission=rows.designs_last(space + (exchange.panel_array + exchange.panel_body + linked) / r.area_m2),
         to_space=rows.designs_last(space),
-        heat=rows.last(r.heat_w_m2),
+        heat=rows.designs_last(r.heat_w_m2 + exchange.panel_sent / r.area_m2),
         nx=nx,
         ny=ny,
         passes=r.passes,
+        conductivity_slopes=tuple(rows.last(c) for c in r.conductivity_slopes_per_k),
+        emission_slopes=tuple(rows.last(c) for c in r.emissivity_slopes_per_k),
     )
 
 
@@ -468,8 +530,10 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
     designs = len(exchange.panel_space)
     capacity = np.zeros(n)
     conductance = np.zeros((n, n))
-    radiative, space, panel_radiative = (np.zeros((designs, *shape)) for shape in ((n, n), (n,), (n,)))
-    panel_conductance, loop_conductance, heat = np.zeros(n), np.zeros(n), np.zeros(n)
+    radiative, space, panel_radiative, heat = (
+        np.zeros((designs, *shape)) for shape in ((n, n), (n,), (n,), (n,))
+    )
+    panel_conductance, loop_conductance = np.zeros(n), np.zeros(n)
     heater = {name: np.zeros(n) for name in ("gain", "setpoint", "max")}
 
     def join(matrix: np.ndarray, a: str, b: str, value: Any) -> None:
@@ -477,7 +541,7 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
         matrix[..., index[b], index[a]] += value
 
     capacity[index["structure"]] = KILO * case.structure.heat_capacity_kj_k
-    space[:, index["structure"]] = exchange.body_space
+    space[:, index["structure"]], heat[:, index["structure"]] = exchange.body_space, exchange.body_sent
     panel_radiative[:, index["structure"]] = exchange.panel_body
     if case.payload is not None:
         p = case.payload
@@ -494,13 +558,14 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
         a = case.array
         capacity[index["array"]] = a.area_m2 * a.areal_heat_capacity_j_m2_k
         space[:, index["array"]] = exchange.array_space + a.area_m2 * a.emissivity_front
+        heat[:, index["array"]] = exchange.array_sent
         panel_radiative[:, index["array"]] = exchange.panel_array
         radiative[:, index["array"], index["structure"]] = exchange.array_body
         radiative[:, index["structure"], index["array"]] = exchange.array_body
     for name, node in case.nodes.items():
         capacity[index[name]] = KILO * node.heat_capacity_kj_k
         space[:, index[name]] = node.radiating_area_m2
-        heat[index[name]] = node.heat_w
+        heat[:, index[name]] = node.heat_w
     for link in case.links:
         k = index[link.source]
         if link.to == "panel":
@@ -530,7 +595,7 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
         heater_gain=rows.last(heater["gain"]),
         heater_setpoint=rows.last(heater["setpoint"]),
         heater_max=rows.last(heater["max"]),
-        heat=rows.last(heat),
+        heat=rows.designs_last(heat),
         names=names,
     )
 

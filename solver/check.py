@@ -12,6 +12,7 @@ import numpy as np
 from ..kernels import coolant as loop
 from ..kernels import eclipse, revolution
 from ..kernels.constants import SIGMA
+from ..kernels.panel import weighted_fourth
 from . import build, devices
 from . import case as cases
 from . import constellation as constellations
@@ -174,7 +175,8 @@ def _tubes(case: Any, params: Any) -> str:
 def equilibrium(params: Any, loads: Any, weight: np.ndarray) -> np.ndarray:
     """Uniform panel temperature of each row that radiates the orbit-mean heat to space [K].
 
-    absorbed + heat + (payload + pump) / area = s sigma (T^4 - T_space^4), s the panel's emission to space.
+    absorbed + heat + (payload + pump) / area = s sigma (T^4 - T_space^4), s the panel's emission to space, that at
+    the temperature of each.
     What the array and the body shine onto the panel is left to the march.
     """
     panel = jax.tree.map(np.asarray, params.panel)
@@ -185,7 +187,16 @@ def equilibrium(params: Any, loads: Any, weight: np.ndarray) -> np.ndarray:
     if params.coolant is not None:
         power = power + np.asarray(params.coolant.pump_power)
     heat = np.sum(loads.panel * weight, axis=0) + panel.heat + power / area
-    return (heat / (panel.to_space * SIGMA) + np.asarray(params.space_temperature) ** 4) ** 0.25
+
+    def fourth(T):
+        return np.asarray(weighted_fourth(jax.tree.map(jax.numpy.asarray, panel), jax.numpy.asarray(T)))
+
+    sought = fourth(params.space_temperature) + heat / (panel.to_space * SIGMA)
+    T = sought**0.25
+    for _ in range(50 if panel.emission_slopes else 0):
+        # Each turn takes the emissivity at the last temperature.
+        T = (sought / (fourth(T) / T**4)) ** 0.25
+    return T
 
 
 def _season(case: Any) -> dict[str, str]:

@@ -100,7 +100,7 @@ SCALARS = {
     "compute_percent": Variable((), "percent", "payload energy delivered, of that asked"),
     "payload_peak_kw": Variable((), "kW", "largest payload power delivered"),
     "absorbed_kw": Variable((), "kW", "heat absorbed from the environment, mean"),
-    "radiated_kw": Variable((), "kW", "heat radiated to space, mean"),
+    "radiated_kw": Variable((), "kW", "heat radiated to space and to surfaces of known temperature, mean"),
     "stored_kw": Variable((), "kW", "heat stored over the revolution, as a mean power"),
     "heat_residual": Variable((), "1", "heat balance of the revolution that does not close, relative"),
     "bus_residual": Variable((), "1", "bus energy balance of the revolution that does not close, relative"),

@@ -57,6 +57,10 @@ Flux = Annotated[Number, Field(ge=0.0, le=5000.0)]
 FacesFlux = Annotated[tuple[Flux, Flux], BeforeValidator(_both_faces)]
 
 
+Slope = Annotated[Number, Field(ge=-0.1, le=0.1)]
+Slopes = Annotated[tuple[Slope, ...], Field(max_length=3)]
+
+
 def refuse(key: str, message: str) -> PydanticCustomError:
     """An error at `key` (dotted, below the model that raises it), for a check between keys."""
     # Braces would be read as a template of the message.
@@ -67,6 +71,11 @@ def refuse(key: str, message: str) -> PydanticCustomError:
 def key(doc: str, unit: str = "", default: Any = ..., **limits: Any) -> Any:
     """A field whose description ends with its unit in brackets."""
     return Field(default, description=f"{doc} [{unit}]" if unit else doc, **limits)
+
+
+def polynomial(slopes: tuple[float, ...], T: float) -> float:
+    """1 + c1 u + c2 u^2 ..., u = T - 300 K: as kernels.panel."""
+    return 1 + sum(c * (T - 300) ** k for k, c in enumerate(slopes, 1))
 
 
 class Section(BaseModel):
@@ -730,6 +739,41 @@ class Loop(Section):
         return self
 
 
+class Neighbour(Section):
+    """A surface whose temperature is known and that a face of the radiator sees."""
+
+    geometry: Literal["parallel", "perpendicular", "given"] = key(
+        "parallel: opposite the whole face, of its size, length_m by radiator.area_m2 / length_m; perpendicular: a"
+        " rectangle along one edge of the face; given: by view_factor and area_m2"
+    )
+    face: Literal[0, 1] = key("Face of the radiator that sees it", default=0)
+    gap_m: Number | None = key("parallel only: distance", "m", None, gt=0, le=1e5)
+    shared_edge_m: Number | None = key(
+        "perpendicular only: length of the common edge", "m", None, gt=0, le=1e5
+    )
+    depth_m: Number | None = key("perpendicular only: extent away from the edge", "m", None, gt=0, le=1e5)
+    view_factor: Number | None = key("given only: from the face to the surface", "-", None, gt=0, le=1)
+    area_m2: Number | None = key("given only: area of the surface", "m2", None, gt=0, le=1e8)
+    temperature_c: Number = key("Temperature", "C", ge=-273.15, le=1000)
+    emissivity: Number = key("Infrared emissivity", "-", gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _used(self):
+        for name, geometry in (
+            ("gap_m", "parallel"),
+            ("shared_edge_m", "perpendicular"),
+            ("depth_m", "perpendicular"),
+            ("view_factor", "given"),
+            ("area_m2", "given"),
+        ):
+            value = getattr(self, name)
+            if geometry == self.geometry and value is None:
+                raise refuse(name, f"missing; geometry = '{geometry}' needs it")
+            if geometry != self.geometry and value is not None:
+                raise refuse(name, f"got {value:g}; only geometry = '{geometry}' has it")
+        return self
+
+
 class Radiator(Section):
     """Flat radiator: one panel with tubes or heat pipes along its length, at one pitch.
 
@@ -753,6 +797,12 @@ class Radiator(Section):
     conductivity_across_w_m_k: Number | None = key(
         "Conductivity across the tubes; by default the same", "W/m/K", None, gt=0, le=5000
     )
+    conductivity_slopes_per_k: Slopes = key(
+        "c1, c2 ... of conductivity times 1 + c1 u + c2 u^2 ..., u = T - 300 K, along and across; > 0 from 100 to"
+        " 600 K",
+        "1/K, 1/K2 ...",
+        (),
+    )
     density_kg_m3: Number = key("Density of the sheet", "kg/m3", gt=0, le=25000)
     specific_heat_j_kg_k: Number = key("Specific heat of the sheet", "J/kg/K", gt=0, le=10000)
     strip_conductance_w_m: Number = key(
@@ -765,7 +815,15 @@ class Radiator(Section):
         gt=0,
         le=1e6,
     )
-    emissivity: FacesFraction = key("Infrared emissivity; [face 0, face 1] or one number", "-")
+    emissivity: FacesFraction = key(
+        "Infrared emissivity, at 300 K if it depends on temperature; [face 0, face 1] or one number", "-"
+    )
+    emissivity_slopes_per_k: Slopes = key(
+        "c1, c2 ... of emissivity towards space times 1 + c1 u + c2 u^2 ..., u = T - 300 K, on both faces; within 0"
+        " and 1 from 100 to 600 K",
+        "1/K, 1/K2 ...",
+        (),
+    )
     solar_absorptance_begin: FacesFraction = key(
         "Solar absorptance at the beginning of life; [face 0, face 1] or one number", "-"
     )
@@ -798,12 +856,19 @@ class Radiator(Section):
     body_view: FacesFraction = key(
         "View factor from each face to the satellite's body; [face 0, face 1]", "-", (0.0, 0.0)
     )
+    neighbours: tuple[Neighbour, ...] = key("Surfaces of known temperature that the faces see", default=())
     max_temperature_c: Number = key("Highest allowed panel temperature", "C", 120.0, ge=-100, le=500)
 
     @property
     def passes(self) -> int:
         """Times that a tube crosses the length."""
         return {"straight": 1, "u": 2, "serpentine": self.tube_passes}[self.tube_layout]
+
+    @staticmethod
+    def range_of(slopes: tuple[float, ...]) -> tuple[tuple[float, int], tuple[float, int]]:
+        """Least and greatest value of 1 + c1 u + c2 u^2 ... from 100 to 600 K, and the temperatures [K] there."""
+        values = [(polynomial(slopes, T), T) for T in range(100, 601)]
+        return min(values), max(values)
 
     @model_validator(mode="after")
     def _layout(self):
@@ -840,6 +905,19 @@ class Radiator(Section):
         for face in faces:
             if self.emissivity[face] <= 0:
                 raise refuse("emissivity", f"got {self.emissivity[face]:g} on face {face}; must be > 0")
+        for name, most in (("conductivity", None), ("emissivity", max(self.emissivity))):
+            slopes = getattr(self, f"{name}_slopes_per_k")
+            (least, cold), (greatest, hot) = self.range_of(slopes)
+            if least <= 0:
+                raise refuse(
+                    f"{name}_slopes_per_k",
+                    f"got {list(slopes)}: {least:.3g} times {name} at {cold} K; must be > 0 from 100 to 600 K",
+                )
+            if most is not None and most * greatest > 1 + 1e-12:
+                raise refuse(
+                    f"{name}_slopes_per_k",
+                    f"got {list(slopes)}: {name} {most * greatest:.3g} at {hot} K; must be <= 1 from 100 to 600 K",
+                )
         if self.sides == 1:
             for name in ("emissivity", "solar_absorptance_begin", "solar_absorptance_end"):
                 pair = getattr(self, name)
@@ -849,6 +927,19 @@ class Radiator(Section):
                 pair = getattr(self, name)
                 if isinstance(pair, tuple) and pair[1] > 0:
                     raise refuse(name, f"got {list(pair)} with sides = 1; the second must be 0")
+        for i, neighbour in enumerate(self.neighbours):
+            if neighbour.face >= self.sides:
+                raise refuse(
+                    f"neighbours.{i}.face", f"got {neighbour.face} with sides = {self.sides}; must be 0"
+                )
+            if neighbour.view_factor is not None and neighbour.area_m2 is not None:
+                back = neighbour.view_factor * self.area_m2 / neighbour.area_m2
+                if back > 1 + 1e-9:
+                    raise refuse(
+                        f"neighbours.{i}.area_m2",
+                        f"got {neighbour.area_m2:g}: by reciprocity it would see the radiator with {back:.3g} > 1"
+                        f" (view_factor = {neighbour.view_factor:g}, radiator.area_m2 = {self.area_m2:g})",
+                    )
         perpendicular = self.array_view == "perpendicular"
         for name in ("shared_edge_m", "array_depth_m"):
             value = getattr(self, name)
@@ -1272,6 +1363,7 @@ TABLES: tuple[tuple[str, type[Section]], ...] = (
     ("[[payload.windows]]", Window),
     ("[loop]", Loop),
     ("[radiator]", Radiator),
+    ("[[radiator.neighbours]]", Neighbour),
     ("[structure]", Structure),
     ("[heaters.NAME]", Heater),
     ("[nodes.NAME]", Node),
@@ -1307,6 +1399,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         if len(args) == 2 and args[1] is Ellipsis:
             inner = get_args(args[0])[0] if get_origin(args[0]) is Annotated else args[0]
+            if get_origin(inner) is Annotated or inner is float:
+                return "list of " + _kind(args[0], []).replace("number", "numbers")
             return "list of strings" if inner is str else "list of tables"
         inner = [_kind(a, []) for a in args]
         return f"{len(inner)} × {inner[0]}" if len(set(inner)) == 1 else "[" + "; ".join(inner) + "]"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from dawndusk.kernels import orbit, revolution, satellite, view_factor
 from dawndusk.kernels.constants import AU, SIGMA
+from dawndusk.kernels.panel import weighted_fourth
 from dawndusk.solver import build as builder
 from dawndusk.solver import case as cases
 from dawndusk.solver.build import advance, build, masses
@@ -429,6 +430,110 @@ def test_panel_that_sees_nothing_radiates_all_to_space():
     p = build(cases.validate(data), np.float64).params
     assert value(p.panel.emission) == pytest.approx(1.68) and value(p.panel.to_space) == pytest.approx(1.68)
     assert not p.network.panel_radiative.any()
+
+
+def seen(neighbours, *overrides):
+    """A bare case whose radiator sees only surfaces of known temperature and space."""
+    data = tomllib.loads(CASE)
+    for name in ("shared_edge_m", "array_depth_m", "array_view", "body_view", "heat_w_m2"):
+        del data["radiator"][name]
+    data["links"] = []
+    data["radiator"] |= {"emissivity": 0.8, "neighbours": neighbours}
+    for item in overrides:
+        cases.override(data, item)
+    return build(cases.validate(data), np.float64)
+
+
+OPPOSITE = {"geometry": "parallel", "gap_m": 2.0, "temperature_c": 26.85, "emissivity": 1.0}
+
+
+def test_neighbours_by_hand():
+    """A black plate opposite, 4 m x 7 m at 2 m: eps F sigma T^4; what is left of the face's view is the sky's."""
+    fleet, p = seen([OPPOSITE]), seen([OPPOSITE]).params.panel
+    F = float(view_factor.parallel_plates(*(jnp.asarray(x) for x in (4.0, 7.0, 2.0))))
+    assert value(p.emission) == pytest.approx(1.6) and value(p.to_space) == pytest.approx(1.6)
+    assert value(p.heat) == pytest.approx(0.8 * F * SIGMA * (300**4 - 2.7255**4), rel=1e-12)
+    np.testing.assert_allclose(fleet.revolutions.surfaces.radiator_open[0], [1 - F, 1])
+    # At right angles, on the other face, gray: of two surfaces by Hottel.
+    wall = {
+        "geometry": "perpendicular",
+        "face": 1,
+        "shared_edge_m": 7.0,
+        "depth_m": 3.0,
+        "temperature_c": 26.85,
+    }
+    found = seen([wall | {"emissivity": 0.5}])
+    F = float(view_factor.perpendicular_plates(*(jnp.asarray(x) for x in (7.0, 4.0, 3.0))))
+    back = F * 28 / 21
+    expected = 0.8 * 0.5 * F / (1 - 0.2 * 0.5 * F * back)
+    assert value(found.params.panel.heat) == pytest.approx(expected * SIGMA * (300**4 - 2.7255**4), rel=1e-12)
+    np.testing.assert_allclose(found.revolutions.surfaces.radiator_open[0], [1, 1 - F])
+    # What is given counts as what is found.
+    given = seen(
+        [
+            {
+                "geometry": "given",
+                "face": 1,
+                "view_factor": F,
+                "area_m2": 21.0,
+                "temperature_c": 26.85,
+                "emissivity": 0.5,
+            }
+        ]
+    )
+    assert value(given.params.panel.heat) == pytest.approx(value(found.params.panel.heat), rel=1e-12)
+
+
+def test_a_neighbour_as_cold_as_space_is_space():
+    black = seen([OPPOSITE | {"temperature_c": 2.7255 - 273.15}]).params
+    assert value(black.panel.heat) == pytest.approx(0, abs=1e-15)
+    assert value(black.panel.to_space) == pytest.approx(value(seen([]).params.panel.to_space), rel=1e-12)
+
+
+@pytest.mark.parametrize("slopes", ["[]", "[1e-4]"])
+def test_all_at_one_temperature_exchange_nothing(slopes):
+    """Panel, neighbours and sky of 250 K, gray, emissivity by temperature, too: what is radiated comes back."""
+    around = [OPPOSITE | {"temperature_c": -23.15, "emissivity": 0.4}]
+    around += [
+        {
+            "geometry": "given",
+            "face": 1,
+            "view_factor": 0.3,
+            "area_m2": 20.0,
+            "temperature_c": -23.15,
+            "emissivity": 0.7,
+        }
+    ]
+    found = seen(
+        around, f"radiator.emissivity_slopes_per_k={slopes}", "environment.space_temperature_k=250"
+    ).params
+    p = jax.tree.map(lambda x: jnp.asarray(x[..., :1]), found.panel)
+    assert float(p.heat[0]) == pytest.approx(0, abs=1e-10)
+    # Warmer than the sky, the same neighbours heat; the sum closes with what the sky sends.
+    cold = seen(around, f"radiator.emissivity_slopes_per_k={slopes}").params
+    q = jax.tree.map(lambda x: jnp.asarray(x[..., :1]), cold.panel)
+    T = jnp.full(1, 250.0)
+    to_sky = float((q.to_space * SIGMA * weighted_fourth(q, T) - q.heat)[0])
+    alone = seen([{**one, "temperature_c": 2.7255 - 273.15} for one in around]).params.panel
+    assert 0 < to_sky < float(value(alone.to_space)) * SIGMA * 250**4
+
+
+def test_a_neighbours_heat_reaches_the_array_by_reflection():
+    """The array sees the neighbour in the radiator only, and loses to it what it would have lost to space."""
+    data = tomllib.loads(CASE)
+    bare = build(cases.validate(data), np.float64).params.network
+    data["radiator"]["neighbours"] = [OPPOSITE | {"geometry": "given", "view_factor": 0.2, "area_m2": 30.0}]
+    del data["radiator"]["neighbours"][0]["gap_m"]
+    n = build(cases.validate(data), np.float64).params.network
+    assert value(n.heat)[ARRAY] > 0 and value(n.heat)[STRUCTURE] > 0
+    assert value(n.to_space)[ARRAY] == pytest.approx(value(bare.to_space)[ARRAY], rel=1e-12)
+
+
+def test_views_that_add_up_to_more_than_one():
+    with pytest.raises(
+        cases.CaseError, match="face 0 sees array, body and neighbours with view factors that add"
+    ):
+        seen([OPPOSITE | {"gap_m": 0.2}, OPPOSITE | {"gap_m": 0.2}])
 
 
 def test_one_sided_radiator():

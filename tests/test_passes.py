@@ -11,7 +11,7 @@ from dawndusk.kernels import march, passes
 from dawndusk.kernels import panel as kernel
 from dawndusk.kernels.constants import SIGMA
 from dawndusk.kernels.network import Network
-from dawndusk.kernels.panel import Panel, extremes, pipe_transport
+from dawndusk.kernels.panel import Panel, extremes, pipe_transport, weighted_fourth
 from dawndusk.kernels.satellite import Bus, Params, State, depart, step
 from dawndusk.kernels.sheet import tube_rows
 from jax import lax
@@ -24,7 +24,9 @@ LENGTH, PITCH, KT, EPS, G, RATE, LOAD, INLET = 4.0, 0.12, (0.12, 0.18), 1.6, 20.
 STRIP, CAPACITY, TUBES = 0.02, 3000.0, 3.0
 
 
-def satellite(n_passes, cells, b=1, rate=RATE, kt=KT, strip=STRIP, dtype=jnp.float64):
+def satellite(
+    n_passes, cells, b=1, rate=RATE, kt=KT, strip=STRIP, dtype=jnp.float64, k_slopes=(), e_slopes=()
+):
     """A panel and a cold plate that holds the coolant at INLET, whatever it takes: all through the coupled step."""
 
     def const(x):
@@ -45,6 +47,8 @@ def satellite(n_passes, cells, b=1, rate=RATE, kt=KT, strip=STRIP, dtype=jnp.flo
         nx=nx,
         ny=each if n_passes == 1 else n_passes * each,
         passes=n_passes,
+        conductivity_slopes=tuple(const(c) for c in k_slopes),
+        emission_slopes=tuple(const(c) for c in e_slopes),
     )
     zero = jnp.zeros((1, b), dtype)
     network = Network(
@@ -106,8 +110,10 @@ def settle(params, load, steps=600):
     return run(params, start(params), load, dt)
 
 
-def reference(n_passes, nx, each, rate=RATE, kt=KT, q=LOAD, inlet=INLET):
+def reference(n_passes, nx, each, k_slopes=(), e_slopes=()):
     """Steady sheet and fluid in one sparse Newton iteration; the fluid by the trapezoidal rule along its way.
+
+    Conduction of the sheet by the mean conductivity of two neighbours.
 
     Returns cell temperatures (nx, ny) and the fluid's at each end of each cell in the order of the flow.
     """
@@ -115,52 +121,59 @@ def reference(n_passes, nx, each, rate=RATE, kt=KT, q=LOAD, inlet=INLET):
     cell = np.arange(nx * ny).reshape(nx, ny)
     m, n_fluid = nx * ny, n_passes * nx + 1
     tubes = np.arange(n_passes) * each + each // 2
-    rows, cols, values = [], [], []
-
-    def couple(a, b, g):
-        for i, j, v in ((a, a, -g), (b, b, -g), (a, b, g), (b, a, g)):
-            rows.append(i), cols.append(j), values.append(np.broadcast_to(v, i.shape))
-
-    along = np.full((nx - 1, ny), kt[0] * dy / dx)
-    along[:, tubes] += STRIP / dx
-    couple(cell[:-1].ravel(), cell[1:].ravel(), along.ravel())
-    couple(cell[:, :-1].ravel(), cell[:, 1:].ravel(), np.full(nx * (ny - 1), kt[1] * dx / dy))
+    # Conduction from b to a: of the sheet, and of the tubes' walls.
+    a = np.concatenate([cell[:-1].ravel(), cell[:, :-1].ravel()])
+    b = np.concatenate([cell[1:].ravel(), cell[:, 1:].ravel()])
+    sheet = np.repeat([KT[0] * dy / dx, KT[1] * dx / dy], [(nx - 1) * ny, nx * (ny - 1)])
+    walls = np.zeros((nx - 1, ny))
+    walls[:, tubes] = STRIP / dx
+    walls = np.concatenate([walls.ravel(), np.zeros(nx * (ny - 1))])
     # Wall cells in the order of the flow, and the fluid before and behind each.
     wall = np.concatenate([cell[:: 1 if k % 2 == 0 else -1, t] for k, t in enumerate(tubes)])
-    before = m + np.arange(n_fluid - 1)
-    g = G * dx
-    for i, j, v in (
+    before, g = m + np.arange(n_fluid - 1), G * dx
+    fluid = (
         (wall, before, g / 2),
         (wall, before + 1, g / 2),
         (wall, wall, -g),
-        (before + 1, before, rate - g / 2),
-        (before + 1, before + 1, -rate - g / 2),
+        (before + 1, before, RATE - g / 2),
+        (before + 1, before + 1, -RATE - g / 2),
         (before + 1, wall, g),
-    ):
-        rows.append(i), cols.append(j), values.append(np.full(len(i), v))
-    rows.append([m]), cols.append([m]), values.append([-1.0])
-    A = sparse.csr_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))), shape=(m + n_fluid,) * 2
+        (np.array([m]), np.array([m]), -1.0),
     )
-    b = np.zeros(m + n_fluid)
-    b[:m], b[m] = q * dx * dy, inlet
-    area = np.where(np.arange(m + n_fluid) < m, dx * dy, 0.0)
+    # 1 + c1 u + ... and what it is in T^4 and its slope.
+    k, e = (np.polynomial.Polynomial([1.0, *slopes]) for slopes in (k_slopes, e_slopes))
     T = np.full(m + n_fluid, 300.0)
-    for _ in range(20):
-        left = A @ T + b - EPS * SIGMA * area * T**4
-        change = spsolve((A - sparse.diags(4 * EPS * SIGMA * area * T**3)).tocsc(), -left)
+    for _ in range(30):
+        u, panel = T - 300, T[:m]
+        mean, slope = (k(u[a]) + k(u[b])) / 2, (k.deriv()(u[a]) / 2, k.deriv()(u[b]) / 2)
+        fall = T[b] - T[a]
+        to_a = (sheet * (slope[0] * fall - mean) - walls, sheet * (slope[1] * fall + mean) + walls)
+        links = [(a, a, to_a[0]), (a, b, to_a[1]), (b, a, -to_a[0]), (b, b, -to_a[1]), *fluid]
+        radiated = EPS * SIGMA * dx * dy * panel**4
+        rise = EPS * SIGMA * dx * dy * (4 * panel**3 * e(u[:m]) + panel**4 * e.deriv()(u[:m]))
+        links.append((np.arange(m), np.arange(m), -rise))
+        rows, cols = (np.concatenate([link[i] for link in links]) for i in (0, 1))
+        values = np.concatenate([np.broadcast_to(link[2], link[0].shape) for link in links])
+        J = sparse.csc_matrix((values, (rows, cols)), shape=(m + n_fluid,) * 2)
+        left = np.zeros(m + n_fluid)
+        left[:m], left[m] = LOAD * dx * dy - radiated * e(u[:m]), INLET
+        flow = (sheet * mean + walls) * fall
+        np.add.at(left, a, flow)
+        np.add.at(left, b, -flow)
+        for i, j, value in fluid:
+            np.add.at(left, i, value * T[j])
+        change = spsolve(J, -left)
         T = T + change
         if np.abs(change).max() < 1e-10:
             break
     return T[:m].reshape(nx, ny), T[m:]
 
 
-@pytest.fixture(scope="module")
-def exact():
-    """Outlet and mean temperature of three passes, two grids of the reference extrapolated to the fourth order."""
+def extrapolated(n_passes, **slopes):
+    """Outlet and mean temperature, two grids of the reference extrapolated to the fourth order."""
     found = []
     for cells in ((32, 13), (96, 39)):
-        T, F = reference(3, *cells)
+        T, F = reference(n_passes, *cells, **slopes)
         found.append(np.array([F[-1], T.mean()]))
     return (9 * found[1] - found[0]) / 8
 
@@ -184,7 +197,7 @@ def test_fluid_meets_every_cell(n_passes, nx):
                 M[at[p, i] + 1, at[q, i]] += A[p, q]
                 right[at[p, i] + 1, 1] += A[p, q] * still[q, i]
     expected = np.linalg.solve(M, right)[1:]
-    found = jax.jit(passes.fluid)(jnp.asarray(A)[:, :, None], jnp.asarray(still)[:, :, None])
+    found = jax.jit(passes.fluid)(jnp.asarray(A)[:, :, None, None], jnp.asarray(still)[:, :, None])
     np.testing.assert_allclose(np.stack(found, 1)[:, :, 0], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -195,7 +208,9 @@ def wall(n_passes, nx, b=1, seed=0):
     M = M + M.swapaxes(0, 1)
     M = M + np.eye(n_passes)[:, :, None] * (100 - M.sum(axis=0))[None]
     response = np.linalg.inv(np.moveaxis(M, 2, 0))
-    return jnp.asarray(rng.uniform(270, 300, (n_passes, nx, b))), jnp.asarray(np.moveaxis(response, 0, 2))
+    return jnp.asarray(rng.uniform(270, 300, (n_passes, nx, b))), jnp.asarray(np.moveaxis(response, 0, 2))[
+        :, :, None
+    ]
 
 
 def test_heat_given_is_heat_taken():
@@ -209,14 +224,14 @@ def test_heat_given_is_heat_taken():
     rise = jax.jit(loop.wall_rise)(still, 0 * still, response, take, entering)
     _, exchange = loop.tube_exchange(params.coolant, params.panel, share)
     heat = exchange[None] * (passes.in_columns(entering, 4) - still - rise)
-    np.testing.assert_allclose(rise, jnp.sum(response[:, :, None] * heat[None], axis=1), rtol=1e-11)
+    np.testing.assert_allclose(rise, jnp.sum(response * heat[None], axis=1), rtol=1e-11)
     cell = LENGTH / 7 * PITCH / 5
     np.testing.assert_allclose(heat.sum((0, 1)) * cell, (1 - share) * RATE * (inlet - after[-1]), rtol=1e-11)
 
 
-def test_steady_state_against_an_independent_solution(square_loads, exact):
+def test_steady_state_against_an_independent_solution(square_loads):
     """Second order in the cells to the reference, the same with short and long steps, all heat accounted for."""
-    errors = []
+    errors, exact = [], extrapolated(3)
     for cells in ((8, 5), (24, 15)):
         params = satellite(3, cells, b=2)
         T, inlet, outlet = settle(params, load(square_loads, params, jnp.asarray([120.0, 25.0])), 1200)
@@ -227,6 +242,71 @@ def test_steady_state_against_an_independent_solution(square_loads, exact):
     orders = np.log(errors[0] / errors[1]) / np.log(3)
     assert np.all(np.abs(orders - 2) < 0.15), (errors, orders)
     assert np.all(errors[1] < 0.01), errors
+
+
+@pytest.mark.parametrize("n_passes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_steady_state_of_a_material_that_varies(square_loads, n_passes):
+    """Conductivity falls by 6 % and emissivity rises by 15 % from 300 to 400 K: as above."""
+    slopes = {"k_slopes": (-8e-4, 2e-6), "e_slopes": (1.5e-3,)}
+    errors, exact = [], extrapolated(n_passes, **slopes)
+    # Half a pitch of a straight tube, and whole ones of passes.
+    for cells in ((8, 4), (24, 12)) if n_passes == 1 else ((8, 5), (24, 15)):
+        params = satellite(n_passes, cells, **slopes)
+        T, inlet, outlet = settle(params, load(square_loads, params))
+        heat = RATE * TUBES * (inlet - outlet) + LOAD * params.panel.area
+        radiated = EPS * SIGMA * jnp.mean(weighted_fourth(params.panel, T), (0, 1)) * params.panel.area
+        np.testing.assert_allclose(radiated, heat, rtol=1e-9)
+        errors.append(np.abs(np.array([outlet[0], T.mean()]) - exact))
+    orders = np.log(errors[0] / errors[1]) / np.log(3)
+    assert np.all(np.abs(orders - 2) < 0.2) and np.all(errors[1] < 0.04), (errors, orders)
+
+
+@pytest.mark.slow
+def test_second_order_in_time_of_a_material_that_varies(design, square_loads, uniform_state):
+    """Everything on, conductivity and emissivity too: order of the panel, and the heat balance with the step."""
+    params = design(b=2, cells=(6, 12))
+    slopes = jnp.full(2, -5e-4), jnp.full(2, 1e-6)
+    params = replace(
+        params, panel=replace(params.panel, conductivity_slopes=slopes, emission_slopes=(2e-3 + slopes[0],))
+    )
+    ends, residuals = [], []
+    for n in (128, 256, 512, 2048):
+        state, record = jax.jit(march.transient)(params, square_loads(2, n), uniform_state(params))
+        ends.append(np.asarray(state.panel))
+        residuals.append(float(jnp.abs(record.heat_residual).max()))
+    errors = [np.abs(end - ends[-1]).max() for end in ends[:-1]]
+    orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert np.all(orders > 1.6) and errors[0] < 0.2, (errors, orders)
+    assert residuals[0] < 2e-4 and residuals[0] > 3.4 * residuals[1] > 3.4**2 * residuals[2], residuals
+
+
+@pytest.mark.slow
+def test_gradients_of_a_material_that_varies(square_loads):
+    """Both modes through two steps, of slopes that are zero, too."""
+    base = satellite(2, (3, 3), k_slopes=(0.0,), e_slopes=(0.0,))
+    row = load(square_loads, base)
+    first = jnp.asarray(np.random.default_rng(0).normal(300, 5, (3, 6, 1)))
+
+    @jax.jit
+    def figure(x):
+        panel = replace(
+            base.panel,
+            conductivity_slopes=(x[0][None],),
+            emission_slopes=(x[1][None],),
+            kt_y=base.panel.kt_y * x[2],
+        )
+        T, _, outlet = run(
+            replace(base, panel=panel), replace(start(base), panel=first), row, jnp.full((2, 1), 60.0)
+        )
+        return (T[0, 1] + T[1, 5] + 2 * outlet)[0]
+
+    reverse, forward = jax.jit(jax.grad(figure)), jax.jit(jax.jacfwd(figure))
+    for point in (np.array([-8e-4, 1e-3, 1.0]), np.array([0.0, 0.0, 1.0])):
+        found = reverse(jnp.asarray(point))
+        np.testing.assert_allclose(found, forward(jnp.asarray(point)), rtol=1e-9, atol=1e-9)
+        for k, h in enumerate(np.diag([1e-7, 1e-7, 1e-5])):
+            slope = (figure(point + h) - figure(point - h)) / (2 * h[k])
+            np.testing.assert_allclose(found[k], slope, rtol=1e-6, atol=1e-5)
 
 
 def test_without_conduction_across_it_is_one_long_tube(square_loads):

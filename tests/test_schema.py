@@ -364,6 +364,39 @@ REFUSALS = [
     ),
     (["radiator.emissivity=0"], "radiator.emissivity: got 0 on face 0; must be > 0"),
     (
+        ["radiator.conductivity_slopes_per_k=[-0.004]"],
+        "radiator.conductivity_slopes_per_k: got [-0.004]: -0.2 times conductivity at 600 K; must be > 0 from 100",
+    ),
+    (
+        ["radiator.emissivity=0.8", "radiator.emissivity_slopes_per_k=[0.001]"],
+        "radiator.emissivity_slopes_per_k: got [0.001]: emissivity 1.04 at 600 K; must be <= 1 from 100 to 600 K",
+    ),
+    (
+        ["radiator.emissivity=0.1", "radiator.emissivity_slopes_per_k=[0.006]"],
+        "radiator.emissivity_slopes_per_k: got [0.006]: -0.2 times emissivity at 100 K; must be > 0 from 100 to",
+    ),
+    (
+        ["radiator.neighbours=[{geometry='parallel', temperature_c=0, emissivity=0.8}]"],
+        "radiator.neighbours.0.gap_m: missing; geometry = 'parallel' needs it",
+    ),
+    (
+        ["radiator.neighbours=[{geometry='parallel', gap_m=1, depth_m=2, temperature_c=0, emissivity=0.8}]"],
+        "radiator.neighbours.0.depth_m: got 2; only geometry = 'perpendicular' has it",
+    ),
+    (
+        [
+            "radiator.sides=1",
+            "radiator.neighbours=[{geometry='parallel', gap_m=1, face=1, temperature_c=0, emissivity=0.8}]",
+        ],
+        "radiator.neighbours.0.face: got 1 with sides = 1; must be 0",
+    ),
+    (
+        [
+            "radiator.neighbours=[{geometry='given', view_factor=0.5, area_m2=1, temperature_c=0, emissivity=0.8}]"
+        ],
+        "radiator.neighbours.0.area_m2: got 1: by reciprocity it would see the radiator with ",
+    ),
+    (
         ["radiator.sides=1", "radiator.emissivity=[0.8, 0.9]"],
         "radiator.emissivity: got [0.8, 0.9] with sides = 1",
     ),
