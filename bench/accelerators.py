@@ -327,7 +327,7 @@ ROWS = (
         targets=("h100", "v5e"),
         pallas=1,
         counted=False,
-        timeout=2 * TIMEOUT,
+        timeout=3 * TIMEOUT,
     ),
 )
 

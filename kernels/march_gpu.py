@@ -250,7 +250,8 @@ def supports(params: Params, loads: Loads, state: State) -> bool:
         return False
     if sheet.nx > ROW or sheet.ny > COLUMN:
         return False
-    return sum(4 * math.prod(shape) for shape in _shared(sheet.nx, sheet.ny, DESIGN)) <= SHARED_MEMORY - 2048
+    shared = sum(4 * math.prod(shape) for shape in _shared(sheet.nx, sheet.ny, DESIGN))
+    return shared <= SHARED_MEMORY - 2048 and step_plan.unrolls(params, loads, state)
 
 
 def summary(params: Params, loads: Loads, state: State, interpret: Any = False) -> tuple[State, Tally]:

@@ -142,7 +142,8 @@ def supports(params: Params, loads: Loads, state: State) -> bool:
         return False
     # Inputs and outputs are there twice, the next tile's as well.
     scratch = sum(math.prod(axes) for axes in _scratch(Shape.of(sheet)))
-    return fits(4 * sheet.nx * sheet.ny + scratch + 2 * (NUMBERS + 8 * BLOCK))
+    small = fits(4 * sheet.nx * sheet.ny + scratch + 2 * (NUMBERS + 8 * BLOCK))
+    return small and step_plan.unrolls(params, loads, state)
 
 
 def summary(params: Params, loads: Loads, state: State, interpret: Any = False) -> tuple[State, Tally]:

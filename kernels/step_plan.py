@@ -214,6 +214,15 @@ def tables(plan: Plan, value: Callable[[Number], Any]) -> list[Cells]:
     return [Cells(a, value) for a in found]
 
 
+def unrolls(params: Params, loads: Loads, state: State) -> bool:
+    """Whether all that the step does has a rule to unroll it by."""
+    try:
+        Plan(params, loads, state)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def of_one_kind(sheet: Any) -> bool:
     """Whether kernels hold such a panel: straight tubes, linear conduction, columns alike, rows but for one."""
     cells = sheet.capacity, sheet.along, sheet.across, sheet.link, *sheet.emission

@@ -393,13 +393,6 @@ class Emitter:
                     self.pause[1]()
         return self._read(number)
 
-    def tree(self, numbers: Any) -> Any:
-        """Nested lists of values in place of arrays of numbers."""
-        return jax.tree.map(lambda a: self.array(a), numbers)
-
-    def array(self, a: np.ndarray):
-        return [self(x) if a.ndim == 1 else self.array(x) for x in a]
-
     def _read(self, x):
         if not isinstance(x, Number):
             return x

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dawndusk.kernels import adi, adi_gpu, adi_tpu, march, march_gpu, march_tpu
+from dawndusk.kernels import adi, adi_gpu, adi_tpu, march, march_gpu, march_tpu, satellite
 from dawndusk.kernels.sheet import Sheet
 
 # Both do the same operations in another order in few places, sums above all. A temperature of 300 K is rounded to
@@ -202,7 +202,9 @@ KINDS = ["everything", "bypass", "heat pipes", "throttled", "no battery", "bare"
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "bare")) for k in KINDS])
 def test_tpu_marches_satellites_as_loops_do(kind, design, square_loads, uniform_state):
-    given = satellites(kind, design, square_loads, uniform_state)
+    # Columns are taken one by one where there are three, four at a time where there are four.
+    cells = (3, 3) if kind == "bare" else (4, 3)
+    given = satellites(kind, design, square_loads, uniform_state, cells=cells)
     expected = jax.jit(march._summary_loop)(*given)
     assert float(expected[1].throttled.max()) > 0 or kind != "throttled"
     assert float(expected[1].held.max()) > 0 or kind != "bypass"
@@ -243,13 +245,14 @@ def search_lowered(given, platform):
 def test_searches_get_the_kernel(design, square_loads, uniform_state):
     given = satellites("bare", design, square_loads, uniform_state, cells=(8, 4))
     double = jax.tree.map(lambda a: a.astype(jnp.float64), given)
-    for platform, call in (("tpu", "tpu_custom_call"), ("cuda", "mosaic_gpu")):
-        assert call in search_lowered(given, platform)
-        assert call not in search_lowered(double, platform)
-        assert call not in search_lowered(given, "cpu")
+    assert "tpu_custom_call" in search_lowered(given, "tpu")
+    assert "mosaic_gpu" in search_lowered(given, "cuda")
+    for inputs, platform in ((double, "tpu"), (given, "cpu")):
+        found = search_lowered(inputs, platform)
+        assert "tpu_custom_call" not in found and "mosaic_gpu" not in found
 
 
-def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state):
+def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state, monkeypatch):
     params, loads, state = satellites("everything", design, square_loads, uniform_state, cells=(8, 4))
     assert march_tpu.supports(params, loads, state)
     assert march_gpu.supports(params, loads, state)
@@ -257,6 +260,11 @@ def test_panels_of_another_kind_get_loops(design, square_loads, uniform_state):
     assert march_tpu.supports(held, loads, state)
     assert not march_gpu.supports(held, loads, state)
     assert not march_gpu.supports(replace(params, panel=replace(params.panel, nx=6)), loads, state)
+    # A stage with something in it that is not unrolled.
+    stage = satellite.implicit_stage
+    monkeypatch.setattr(satellite, "implicit_stage", lambda p, l, X, *rest: stage(p, l, jnp.sort(X), *rest))
+    assert not march_tpu.supports(params, loads, state) and not march_gpu.supports(params, loads, state)
+    monkeypatch.undo()
     assert not march_tpu.supports(params, jax.tree.map(lambda a: a[:0], loads), state)
     large = replace(params, panel=replace(params.panel, nx=256, ny=64))
     assert not march_tpu.supports(large, loads, state)
