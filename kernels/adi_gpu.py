@@ -61,6 +61,23 @@ def _layout(parts: int):
     return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-3, -2), vector_dim=-1)
 
 
+class Laid:
+    """Satellites in whole blocks."""
+
+    def __init__(self, b: int, parts: int):
+        satellites = THREADS // parts
+        self.blocks = -(-b // satellites)
+        self.over = self.blocks * satellites - b
+        self.full = self.blocks * satellites
+
+    def __call__(self, a):
+        """The last satellite stands in for those that fill up the last block."""
+        return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, self.over)], mode="edge")
+
+    def out(self, *axes):
+        return jax.ShapeDtypeStruct((*axes, self.full), jnp.float32)
+
+
 class Block:
     """Satellites of a block, and the half steps of their panels. Values are (parts, satellites), one to a thread.
 
@@ -359,15 +376,7 @@ def transient(
 def _transient(T, source, load, dt, sheet: Sheet, extremes: bool, interpret):
     nx, ny, b = T.shape
     parts = parts_of(nx, ny)
-    satellites = THREADS // parts
-    blocks = -(-b // satellites)
-
-    def padded(a):
-        """The last satellite stands in for those that fill up the last block."""
-        return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, blocks * satellites - b)], mode="edge")
-
-    def out(*axes):
-        return jax.ShapeDtypeStruct((*axes, blocks * satellites), jnp.float32)
+    laid = Laid(b, parts)
 
     # The compiler names what it builds after this function.
     def adi_transient(*refs):
@@ -379,14 +388,14 @@ def _transient(T, source, load, dt, sheet: Sheet, extremes: bool, interpret):
     means = jnp.mean(source, (0, 1)), jnp.mean(sheet.emission[0], (0, 1)), jnp.max(glow, (0, 1))
     end, *seen = plgpu.kernel(
         adi_transient,
-        out_type=[out(nx, ny), out(3, parts)][: 1 + extremes],
+        out_type=[laid.out(nx, ny), laid.out(3, parts)][: 1 + extremes],
         scratch_types=[plgpu.SMEM(shape, jnp.float32) for shape in _shared(nx, ny)],
-        grid=(blocks,),
+        grid=(laid.blocks,),
         grid_names=("block",),
         # The parts of a satellite meet at the two barriers of a step; else nobody reads what another has written.
         compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True),
         interpret=interpret,
-    )(*(padded(a) for a in (T, *tables, *means, load, dt)))
+    )(*map(laid, (T, *tables, *means, load, dt)))
     if not seen:
         return end[..., :b], None
     hottest, coldest, integral = seen[0][..., :b]

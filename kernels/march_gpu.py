@@ -29,6 +29,7 @@ from .adi_gpu import (
     SHARED_MEMORY,
     THREADS,
     Block,
+    Laid,
     hopper_or_blackwell,
     panels,
     parts_of,
@@ -264,15 +265,7 @@ def summary(params: Params, loads: Loads, state: State, interpret: Any = False) 
 def _summary(params, loads, state, interpret):
     nx, ny, b = state.panel.shape
     plan, parts = Plan(params, loads, state), parts_of(nx, ny)
-    satellites = THREADS // parts
-    blocks = -(-b // satellites)
-
-    def padded(a):
-        """The last satellite stands in for those that fill up the last block."""
-        return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, blocks * satellites - b)], mode="edge")
-
-    def out(*axes):
-        return jax.ShapeDtypeStruct((*axes, blocks * satellites), jnp.float32)
+    laid = Laid(b, parts)
 
     # The compiler names what it builds after this function.
     def satellite_march(*refs):
@@ -285,13 +278,13 @@ def _summary(params, loads, state, interpret):
     tube = jnp.zeros((2, nx, b)) if plan.tube is None else plan.design_values(params, plan.tube.design)
     end, values = plgpu.kernel(
         satellite_march,
-        out_type=[out(nx, ny), out(len(values), parts)],
+        out_type=[laid.out(nx, ny), laid.out(len(values), parts)],
         scratch_types=[plgpu.SMEM(shape, jnp.float32) for shape in _shared(nx, ny, len(design))],
-        grid=(blocks,),
+        grid=(laid.blocks,),
         grid_names=("block",),
         # The parts of a satellite meet at the barriers of a step; else nobody reads what another has written.
         compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True),
         interpret=interpret,
-    )(*(padded(a) for a in (state.panel, design, tube.reshape(2, nx, b), plan.load_values(loads), values)))
+    )(*map(laid, (state.panel, design, tube.reshape(2, nx, b), plan.load_values(loads), values)))
     now = step_plan.unpack(carry, values[:, 0, :b])
     return State(end[..., :b], now.lumps.nodes, now.lumps.energy), now.tally
