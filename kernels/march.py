@@ -361,14 +361,14 @@ def _select(keep, old, new):
     return jax.tree.map(lambda a, b: jnp.where(keep, a, b), old, new)
 
 
-def _next_charge(params: Params, start, end, low, high, jumps):
+def _next_charge(params: Params, start, end, low, high, jumps, closure: float = CHARGE_CLOSURE):
     """Charge to try next, whether it is periodic already, whether it is neutral, and the jumps spent."""
     if params.battery is None:
         yes = jnp.ones_like(start, dtype=bool)
         return end, yes, ~yes, jumps
     battery = params.battery
     full, floor = battery.soc_max * battery.capacity, battery.soc_min * battery.capacity
-    near = CHARGE_CLOSURE * battery.capacity
+    near = closure * battery.capacity
     limited = (high >= full - near) | (low <= floor + near)
     drift = end - start
     still = jnp.abs(drift) <= near
@@ -458,6 +458,7 @@ def cyclic(
     _, full = _correct(E, _reduced(end) - _reduced(state))
     closure = jnp.maximum(_panel_change(state, end), jnp.max(jnp.abs(end.nodes - state.nodes), axis=0))
     distance = jnp.maximum(jnp.max(jnp.abs(full), axis=0), closure)
+    # The recorded revolution starts a march later than the one that was tested: rounding may add a little.
     _, periodic, neutral, _ = _next_charge(
         params,
         state.energy,
@@ -465,10 +466,10 @@ def cyclic(
         record.energy.min(axis=0),
         record.energy.max(axis=0),
         jnp.zeros_like(spent),
+        2 * CHARGE_CLOSURE,
     )
     finite = jnp.isfinite(distance) & jnp.all(jnp.isfinite(record.nodes), axis=(0, 1))
     finite = finite & (jnp.max(record.panel_max, axis=0) < RUNAWAY)
-    # The recorded revolution starts a march later than the one that was tested: rounding may add a little.
     close = (distance < 2 * tolerance) & periodic
     status = jnp.where(finite, jnp.where(close, CONVERGED, NOT_CONVERGED), NOT_FINITE)
     asked = jnp.sum((record.payload_asked + record.base_power) * loads.dt, axis=0)
