@@ -200,7 +200,8 @@ def ends_agree(found, expected, start):
 KINDS = ["everything", "bypass", "heat pipes", "throttled", "no battery", "bare"]
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "bare")) for k in KINDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_tpu_marches_satellites_as_loops_do(kind, design, square_loads, uniform_state):
     # Columns are taken one by one where there are three, four at a time where there are four.
     cells = (3, 3) if kind == "bare" else (4, 3)

@@ -244,7 +244,8 @@ def test_steady_state_against_an_independent_solution(square_loads):
     assert np.all(errors[1] < 0.01), errors
 
 
-@pytest.mark.parametrize("n_passes", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_passes", [1, 3])
 def test_steady_state_of_a_material_that_varies(square_loads, n_passes):
     """Conductivity falls by 6 % and emissivity rises by 15 % from 300 to 400 K: as above."""
     slopes = {"k_slopes": (-8e-4, 2e-6), "e_slopes": (1.5e-3,)}

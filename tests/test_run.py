@@ -233,6 +233,7 @@ def test_sharded_equals_one_device():
     assert len(found.sharding.device_set) == jax.local_device_count()
 
 
+@pytest.mark.slow
 def test_a_chunk_fits_the_device(straight):
     """Half the rows need about half the memory; no chunk is smaller than a headroom search."""
     solver = run.Solver(straight.case, straight.fleet, devices.even(128), run.Walls())
