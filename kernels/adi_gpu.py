@@ -14,6 +14,7 @@ reckoned per second, h taken into its factors, and emission of the second half h
 # pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportAssignmentType=false, reportCallIssue=false
 
 import math
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -67,18 +68,17 @@ class Laid:
     def __init__(self, b: int, parts: int):
         satellites = THREADS // parts
         self.blocks = -(-b // satellites)
-        self.over = self.blocks * satellites - b
         self.full = self.blocks * satellites
 
     def __call__(self, a):
         """The last satellite stands in for those that fill up the last block."""
-        return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, self.over)], mode="edge")
+        return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, self.full - a.shape[-1])], mode="edge")
 
     def out(self, *axes):
         return jax.ShapeDtypeStruct((*axes, self.full), jnp.float32)
 
 
-class Block:
+class Block(ABC):
     """Satellites of a block, and the half steps of their panels. Values are (parts, satellites), one to a thread.
 
     Turns: a part owns column or row `turn * parts + part`.
@@ -115,17 +115,17 @@ class Block:
     def turn(self, e: int):
         return ds(e * self.parts, self.parts)
 
+    @abstractmethod
     def in_column(self, number: int, e: int):
         """A table in the parts' columns of a turn, by row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def in_row(self, number: int, e: int):
         """A table in the parts' rows of a turn, by column."""
-        raise NotImplementedError
 
+    @abstractmethod
     def alike(self, number: int) -> bool:
         """Whether all cells share a table's value."""
-        raise NotImplementedError
 
     def losses(self, h, rate, mid_rate, table, e: int):
         """h r of both halves [J/m^2/K], in column or row."""
@@ -157,9 +157,9 @@ class Block:
             self.note(e, sums)
         return seen
 
+    @abstractmethod
     def note(self, e: int, sums):
         """Sums over the parts' rows of a turn."""
-        raise NotImplementedError
 
     def first_factors(self, e: int, h, rate):
         """c and h m of columns, and their losses."""
@@ -191,8 +191,9 @@ class Block:
             u[j] = q if j == ny - 1 else adi_step.eliminate(q, factors[j + 1][0], u[j + 1])
         return u, t
 
+    @abstractmethod
     def emission(self, table, e: int) -> list:
-        raise NotImplementedError
+        """Tables of the emission factor's coefficients."""
 
     def second_half(self, e: int, h, losses, heat, look, seen):
         """The second half step of rows from their heat, by column, and the end of the step; what has been seen."""

@@ -17,6 +17,7 @@ arithmetic with less to multiply.
 # pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportAssignmentType=false, reportCallIssue=false
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -92,7 +93,7 @@ class Shape:
         return [(nx + 1, ny), (nx + 1, ny), (nx + 1, kinds), (nx, kinds), (ny,), (ny,)]
 
 
-class Tile:
+class Tile(ABC):
     """A tile of panels: references into vector memory, and sweeps over its columns and rows.
 
     T is the end of each step. S holds cell i at i + 1, behind a ghost. The factors c and m, and v, are those of the
@@ -104,9 +105,9 @@ class Tile:
         self.S, self.v, self.c, self.m, self.c1, self.m1 = S, v, c, m, c1, m1
         self.zero = jnp.zeros((ROWS, LANES), jnp.float32)
 
+    @abstractmethod
     def look(self, j: int, t, D, sums):
         """Sums with one more cell of row j, at t after a rise by D."""
-        raise NotImplementedError
 
     def begin(self, T_in, along: Table, sums):
         shape, zero = self.shape, self.zero

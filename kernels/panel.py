@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .platforms import choose
 from .pytree import pytree, static
-from .sheet import T_REF, Sheet, conduction, spread, transform, tube_rows
+from .sheet import Sheet, conduction, spread, transform, tube_rows
 
 
 @pytree
@@ -130,11 +130,8 @@ def as_it_stands(sheet: Sheet, T: Float[Array, "nx ny b"]) -> Sheet:
     def mean(slope, axis):
         n = T.shape[axis]
         low, high = lax.slice_in_dim(T, 0, n - 1, axis=axis), lax.slice_in_dim(T, 1, n, axis=axis)
-        ends, middle = (
-            transform(low, slope)[1] + transform(high, slope)[1],
-            transform((low + high) / 2, slope)[1],
-        )
-        return (ends + 4 * middle) / 6
+        ends = transform(low, slope)[1] + transform(high, slope)[1]
+        return (ends + 4 * transform((low + high) / 2, slope)[1]) / 6
 
     return replace(
         sheet,
@@ -168,11 +165,7 @@ def changed_conduction(
 
 def polynomial(slopes: tuple, T: Float[Array, "*n b"]) -> Float[Array, "*n b"]:
     """1 + c1 u + c2 u^2 ... with u = T - T_REF [-]."""
-    total, power = jnp.ones_like(T), jnp.ones_like(T)
-    for c in slopes:
-        power = power * (T - T_REF)
-        total = total + c.reshape((1,) * (T.ndim - 1) + c.shape) * power
-    return total
+    return transform(T, tuple(c.reshape((1,) * (T.ndim - 1) + c.shape) for c in slopes))[1]
 
 
 def weighted_fourth(panel: Panel, T: Float[Array, "*n b"]) -> Float[Array, "*n b"]:
@@ -221,22 +214,18 @@ def extremes_across(
     """`extremes` of a panel that lies with y first."""
     one = jax.ShapeDtypeStruct(T.shape[2:], T.dtype)
     ways = {"cpu": _by_lines, "default": _of_arrays}
-    return choose(ways, (one, one), end_weight(panel), T, **_passes(panel))
+    return choose(ways, (one, one), end_weight(panel), T, passes=panel.passes)
 
 
 @extremes_across.defjvp
 def _(primals, tangents):
     def found(panel, T):
-        return _of_arrays(end_weight(panel), T, **_passes(panel))
+        return _of_arrays(end_weight(panel), T, panel.passes)
 
     return jax.jvp(found, primals, tangents)
 
 
-def _passes(panel: Panel) -> dict[str, int]:
-    return {} if panel.passes == 1 else {"passes": panel.passes}
-
-
-def _wide(line, passes: int = 1):
+def _wide(line, passes: int):
     """A line across, its two edges, and what lies midway between passes."""
     between = (9 * line[-1:] - line[-2:-1]) / 8
     if passes == 1:
@@ -254,13 +243,13 @@ def _ends(w, wide):
     return wide[:, 0] + w * (wide[:, 0] - wide[:, 1]), wide[:, -1] + w * (wide[:, -1] - wide[:, -2])
 
 
-def _of_arrays(w, T, passes: int = 1):
+def _of_arrays(w, T, passes: int):
     wide = _wide(T, passes)
     everywhere = jnp.concatenate([wide, *(end[:, None] for end in _ends(w, wide))], axis=1)
     return jnp.max(everywhere, axis=(0, 1)), jnp.min(everywhere, axis=(0, 1))
 
 
-def _by_lines(w, T, passes: int = 1):
+def _by_lines(w, T, passes: int):
     """A CPU's library reduction of a panel takes ten times as long as a loop over its lines."""
 
     def look(i, seen):

@@ -453,10 +453,8 @@ def _exchange(case: Case, design: Design) -> _Exchange:
     emissivity = np.concatenate([design.emissivity, np.broadcast_to(others, (n, len(others)))], axis=1)
     with host_float64():
         R, space = (np.asarray(x) for x in _exchange_areas(F, emissivity, area))
-    known, cold = (
-        [one.temperature_c + ZERO_CELSIUS for one in r.neighbours],
-        case.environment.space_temperature_k,
-    )
+    known = [one.temperature_c + ZERO_CELSIUS for one in r.neighbours]
+    cold = case.environment.space_temperature_k
     slopes = (r.emissivity_slopes_per_k,) * 2 + ((),) * 2
 
     def fourth(T):

@@ -103,7 +103,10 @@ def cache_dir() -> Path:
 
 
 def describe() -> dict[str, Any]:
-    """Platform, kind, number and memory of the devices a run uses, and the most that was in use on one of them."""
+    """Platform, kind, number and memory of the devices a run uses, and the most that was in use so far.
+
+    That of one device; of CPU devices, which share the machine's, the process's.
+    """
     import jax
 
     devices = jax.local_devices()
@@ -113,7 +116,7 @@ def describe() -> dict[str, Any]:
         "count": len(devices),
         "memory_gib": round(memory() / GIB, 3),
     }
-    used = _in_use(devices[0])
+    used = _most_in_use(devices[0])
     return found if used is None else found | {"peak_memory_gib": round(used / GIB, 3)}
 
 
@@ -127,7 +130,7 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
 
 
-def _in_use(device: Any) -> int | None:
+def _most_in_use(device: Any) -> int | None:
     stats = device.memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -135,16 +138,16 @@ def _in_use(device: Any) -> int | None:
         import resource
     except ImportError:  # not on this system
         return None
-    # The process's, of which a device has its share. In KiB, on a Mac in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
+    # In KiB, on a Mac in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
-    """Rows that a process solves at once: as many on each of its devices, whole chunks of a run alike.
+    """Rows that a process solves at once, the same number on each of its devices.
 
-    On each device `per_device`, or what fills it but twice the run at most: whole vector registers, and the same
-    whatever the number of devices, since XLA's code for another number of rows rounds differently.
+    That number is `per_device`, or as many as fill a device; for a small run half its rows, rounded up to a power of
+    two and to whole vector registers. It follows from the run alone, whatever the number of devices: XLA's code for
+    another number of rows rounds differently.
     """
     import jax
 
@@ -152,7 +155,8 @@ def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> i
     if per_device is not None:
         return count * per_device
     full = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
-    return even(max(count * min(full, max(LANES, 1 << (max(rows, 2) // 2 - 1).bit_length())), at_least))
+    half = 1 << (max(rows, 2) // 2 - 1).bit_length()
+    return even(max(count * min(full, max(LANES, half)), at_least))
 
 
 def even(rows: int) -> int:

@@ -122,7 +122,7 @@ def breakdown(scalars: Mapping[str, np.ndarray], fleet: Any, good: np.ndarray) -
         return [list(values) for values in zip(*columns)]
 
     planes, members = np.unique(plane, return_counts=True)
-    found: dict[str, Any] = {
+    return {
         "headlines": [{"name": one.label, "unit": one.unit} for one in shown],
         "planes": [
             {"plane": int(k) + 1, "satellites": int(n), "worst": worst}
@@ -135,7 +135,6 @@ def breakdown(scalars: Mapping[str, np.ndarray], fleet: Any, good: np.ndarray) -
             for epoch, worst in zip(fleet.epochs, worst_by(epoch, row.shape[1]))
         ],
     }
-    return found
 
 
 def worst_satellites(

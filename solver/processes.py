@@ -14,8 +14,7 @@ from pathlib import Path
 from . import results
 from .devices import DeviceError
 
-# s until a process that hangs counts as lost, and that the others wait for the first one to write the summary.
-HEARTBEAT, PATIENCE = 100, 7 * 86400
+PATIENCE = 7 * 86400  # s that the others wait for the first one to write the summary
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ def join(coordinator: str | None = None, count: int | None = None, index: int | 
     # What one process brings does not depend on the others: they go on without one that is lost.
     jax.config.update("jax_enable_recoverability", True)
     try:
-        jax.distributed.initialize(
-            coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=PATIENCE
-        )
+        jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=PATIENCE)
     except (ValueError, RuntimeError) as error:
         if coordinator is None:
             raise DeviceError(

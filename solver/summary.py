@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import figures
 from . import limits as bounds
-from .figures import FIGURES, SHARE, percentile
+from .figures import FIGURES, SHARE, breakdown, percentile, worst_satellites
 from .limits import LARGEST_FACTOR, Limit
 from .results import FAILED, NOT_RUN, write_text
 from .run import Clock, first_place
@@ -53,12 +52,12 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         limits = bounds.limits_of(case, nodes)
         found["limits"] = _limits(limits, scalars, outcome, good, headroom and found["complete"])
         found["binding"] = _binding(found["limits"])
-        found["fleet"] = figures.breakdown(derived, fleet, good)
+        found["fleet"] = breakdown(derived, fleet, good)
         nearest = _nearest(found)
         if nearest is not None:
             limit = next(one for one in limits if one.name == nearest)
             found["fleet"]["nearest_limit"] = nearest
-            found["fleet"]["worst_satellites"] = figures.worst_satellites(limit, scalars, fleet, good)
+            found["fleet"]["worst_satellites"] = worst_satellites(limit, scalars, fleet, good)
         found["energy"] = _energy(derived, good)
         found["design"] = _design(case, fleet, derived, valid)
         infeasible = _infeasible(case, derived, fleet, good)
