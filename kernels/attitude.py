@@ -1,10 +1,13 @@
-"""Pointing laws and array drives: from orbit and Sun to the directions of body faces and arrays."""
+"""Pointing laws and array drives: from orbit and Sun to the directions of body faces and arrays.
+
+Vectors have their components on the first axis; any number of instants or satellites may follow.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .numerics import unit
 from .pytree import pytree, static
+from .vector import Vector, choose, combination, cross, dot, less, unit
 
 # A direction is taken as degenerate when less than this part of it (squared sine) is left after projection;
 # above float32 rounding of the projection (1e-14), below any pointing error that matters (1e-5 rad).
@@ -26,28 +29,33 @@ class Attitude:
             False: +x as near to the velocity as it gets. Static.
     """
 
-    inertial_axes: Float[Array, "3 3"]
+    inertial_axes: Float[Array, "3 3 *batch"]
     pointing: str = static()
     roll: str = static(default="along_track")
     yaw_steering: bool = static(default=False)
 
 
 def body_axes(
-    r: Float[Array, "3"], v: Float[Array, "3"], sun_hat: Float[Array, "3"], attitude: Attitude
-) -> Float[Array, "3 3"]:
+    r: Float[Array, "3 *batch"],
+    v: Float[Array, "3 *batch"],
+    sun_hat: Float[Array, "3 *batch"],
+    attitude: Attitude,
+) -> Float[Array, "3 3 *batch"]:
     """Body axes x, y, z as rows, in eci; right-handed and orthonormal.
 
     Where the law leaves the turn about its main axis open (Sun along the velocity, say), the turn is fixed
     by the orbit normal, or by the velocity under yaw steering; the derivatives stay finite there.
 
     Args:
-        r: Position [m].
-        v: Velocity [m/s].
+        r: Position, of any length.
+        v: Velocity, of any length.
         sun_hat: Unit vector to the Sun.
+        attitude: With inertial axes of the same batch.
     """
-    nadir, track = -unit(r), unit(v)
+    up, track = unit(r), unit(v)
+    nadir = (-up[0], -up[1], -up[2])
     # Never parallel to both z and the wanted direction, unless two of them are the same.
-    normal = unit(jnp.cross(unit(r), track))
+    normal = unit(cross(up, track))
     match attitude.pointing:
         case "inertial":
             return attitude.inertial_axes
@@ -70,12 +78,20 @@ def body_axes(
                     raise ValueError(f"roll: got {other!r}; one of 'along_track', 'nadir', 'inertial'")
         case other:
             raise ValueError(f"pointing: got {other!r}; one of 'sun', 'nadir', 'velocity', 'inertial'")
-    return jnp.stack([x, jnp.cross(z, x), z])
+    return jnp.stack([_stacked(axis) for axis in (x, cross(z, x), z)])
+
+
+def in_eci(body: Float[Array, "3 *batch"], axes: Float[Array, "3 3 *batch"]) -> Float[Array, "3 *batch"]:
+    """A vector given in body axes, in eci; `axes` from `body_axes`."""
+    return _stacked(combination(*zip(body, axes)))
 
 
 def array_normal(
-    axes: Float[Array, "3 3"], sun_hat: Float[Array, "3"], drive: str, axis_body: Float[Array, "3"]
-) -> Float[Array, "3"]:
+    axes: Float[Array, "3 3 *batch"],
+    sun_hat: Float[Array, "3 *batch"],
+    drive: str,
+    axis_body: Float[Array, "3 *batch"],
+) -> Float[Array, "3 *batch"]:
     """Outward normal of the array's cell side, in eci.
 
     "fixed": axis_body itself. "one_axis": turned about axis_body to bring the normal nearest to the Sun,
@@ -87,32 +103,34 @@ def array_normal(
         drive: Static.
         axis_body: Unit vector in body axes: the normal ("fixed") or the turning axis ("one_axis").
     """
-    axis = jnp.sum(axis_body[:, None] * axes, axis=0)
+    axis = in_eci(axis_body, axes)
     match drive:
         case "fixed":
             return axis
         case "one_axis":
             # With the Sun along the axis every turn is as good: any direction across the axis will do.
-            return _perpendicular(sun_hat, axis, _any_perpendicular(axis))
+            return _stacked(_perpendicular(sun_hat, axis, _any_perpendicular(axis)))
         case "two_axis":
             return sun_hat
         case other:
             raise ValueError(f"drive: got {other!r}; one of 'fixed', 'one_axis', 'two_axis'")
 
 
-def _any_perpendicular(z: Array) -> Array:
+def _any_perpendicular(z) -> Vector:
     """A unit vector across the unit vector z, continuous but at one direction (Duff et al. 2017, JCGT
     6-1)."""
-    sign = jnp.where(z[2] < 0, -1.0, 1.0).astype(z.dtype)
+    sign = jnp.where(z[2] < 0, -1.0, 1.0).astype(z[2].dtype)
     a = -1 / (sign + z[2])
-    return jnp.stack([1 + sign * z[0] ** 2 * a, sign * z[0] * z[1] * a, -sign * z[0]])
+    return 1 + sign * z[0] ** 2 * a, sign * z[0] * z[1] * a, -sign * z[0]
 
 
-def _perpendicular(wanted: Array, z: Array, fallback: Array) -> Array:
+def _perpendicular(wanted, z, fallback) -> Vector:
     """Unit vector across z nearest to `wanted`; to `fallback` where `wanted` is along z."""
-    across = wanted - jnp.sum(wanted * z) * z
-    ok = jnp.sum(across * across) > DEGENERATE
-    other = fallback - jnp.sum(fallback * z) * z
+    across, other = less(wanted, z), less(fallback, z)
     # With both along z (a fixed direction of the case, chosen badly) anything across z is as good.
-    other = jnp.where(jnp.sum(other * other) > DEGENERATE, other, _any_perpendicular(z))
-    return unit(jnp.where(ok, across, other))
+    other = choose(dot(other, other) > DEGENERATE, other, _any_perpendicular(z))
+    return unit(choose(dot(across, across) > DEGENERATE, across, other))
+
+
+def _stacked(a) -> Array:
+    return jnp.stack([a[0], a[1], a[2]])

@@ -23,9 +23,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
-from .numerics import safe_arccos, safe_norm, safe_sqrt, unit
+from .numerics import gauss_legendre, safe_arccos, safe_sqrt
+from .vector import dot, norm, unit
 from .view_factor import plate_to_sphere
 
 # Gauss-Legendre nodes of the fast method: whole cap by day and beyond the terminator (shared by all faces),
@@ -38,6 +40,9 @@ EXACT_NODES = 24
 # Squared sine below which a direction counts as vertical: the albedo no longer depends on the azimuth
 # there.
 VERTICAL = 1e-10
+# 1 - |cosine| of an azimuth that counts as 0 or 180 degrees to a derivative, which is left wrong by its square root;
+# rounding over this is what the angle's own derivative would be wrong by.
+AHEAD = {"float32": 1e-5, "float64": 1e-10}
 # Cosine of a tilt that counts as 90 degrees or more. Above float32 rounding; what is left out is its cube.
 EDGE_ON = 1e-5
 
@@ -56,7 +61,7 @@ def solar(
         sunlit_fraction: Visible part of the solar disc nu [-].
         solar_flux: Irradiance S at the satellite, normal to the Sun [W/m2].
     """
-    return solar_flux * sunlit_fraction * jnp.maximum(jnp.sum(n * sun_hat), 0.0)
+    return solar_flux * sunlit_fraction * jnp.maximum(dot(n, sun_hat), 0.0)
 
 
 def earth_infrared(
@@ -70,8 +75,7 @@ def earth_infrared(
         earth_radius: Of the radiating sphere [m].
         earth_flux: Emitted flux M at that sphere [W/m2].
     """
-    H = safe_norm(r) / earth_radius
-    return earth_flux * plate_to_sphere(-jnp.sum(n * unit(r)), H)
+    return earth_flux * plate_to_sphere(-dot(n, unit(r)), norm(r) / earth_radius)
 
 
 def albedo(
@@ -93,9 +97,7 @@ def albedo(
         earth_radius: Of the reflecting sphere [m].
     """
     up = unit(r)
-    F = albedo_factor(
-        -jnp.sum(n * up), jnp.sum(sun_hat * up), jnp.sum(n * sun_hat), safe_norm(r) / earth_radius
-    )
+    F = albedo_factor(-dot(n, up), dot(sun_hat, up), dot(n, sun_hat), norm(r) / earth_radius)
     return albedo * solar_flux * F
 
 
@@ -126,24 +128,23 @@ def albedo_factor_pairs(
     cos_zenith: Float[Array, "*batch"],
     cos_sun: Float[Array, "faces *batch"],
     r_over_R: Float[Array, "*batch"],
+    exact: bool = False,
 ) -> tuple[Float[Array, "faces *batch"], Float[Array, "faces *batch"]]:
     """Albedo factors of several faces and of the faces opposite to them, fast.
 
-    11 rings a pair of faces and 10 shared ones. F(n) - F(-n) is linear in n, the flux of the whole lit cap
-    through the
-    plane: only the side turned away from the Earth is integrated. Largest error 2.2e-5 (0.009 W/m2 at S =
-    1361 W/m2, a = 0.3) above 200 km, rms 1.3e-6; no sub-point approximation, so it is as good at the
-    terminator.
+    11 rings a pair of faces and 10 shared ones. F(n) - F(-n) is linear in n, the flux of the whole lit cap through
+    the plane: only the side turned away from the Earth is integrated. Largest error 2.2e-5 (0.009 W/m2 at S = 1361
+    W/m2, a = 0.3) above 200 km, rms 1.3e-6; no sub-point approximation, so it is as good at the terminator.
 
-    Arguments as in `albedo_factor`.
+    Arguments as in `albedo_factor`; `exact` takes its rings, eight times as many. Static.
 
     Returns:
         F of the faces, and F of the opposite faces.
     """
     cap = _cap(cos_zenith, r_over_R)
-    flux = _cap_flux(cap, exact=False)
+    flux = _cap_flux(cap, exact)
     # A loop rather than one more axis: on a CPU the arrays of one face stay contiguous, 4 times faster.
-    return jax.lax.map(lambda x: _both_sides(cap, flux, *x, exact=False), (cos_tilt, cos_sun))
+    return lax.map(lambda x: _both_sides(cap, flux, *x, exact), (cos_tilt, cos_sun))
 
 
 def view_factor_pairs(
@@ -174,6 +175,9 @@ def _both_sides(
     # between them means nothing.
     horizontal = cos_sun + cos_tilt * cap.cos_zenith
     cos_azimuth = jnp.clip(horizontal / (sin_tilt * cap.sin_zenith), -1, 1)
+    # Where the Sun is straight ahead the cosine is at its greatest, its derivative zero; that of the angle is not.
+    ahead = jnp.abs(cos_azimuth) > 1 - AHEAD[cos_azimuth.dtype.name]
+    cos_azimuth = jnp.where(ahead, lax.stop_gradient(cos_azimuth), cos_azimuth)
     # Both sides of an edge-on plane may be integrated; one is chosen that rounding does not swap.
     facing = cos_tilt > EDGE_ON
     turn = jnp.where(facing, -1.0, 1.0).astype(cos_tilt.dtype)  # to the side that faces away from the Earth
@@ -256,8 +260,7 @@ def _integrate(
 
     t = u^2 for a 3/2 power at the start ("start"), u^2 (3 - 2 u) for one at each end ("both"), or u ("none").
     """
-    x, weight = np.polynomial.legendre.leggauss(n)
-    u, weight = (x + 1) / 2, weight / 2
+    u, weight = gauss_legendre(n)
     match smooth:
         case "both":
             t, weight = u * u * (3 - 2 * u), weight * 6 * u * (1 - u)
@@ -274,7 +277,7 @@ def _integrate(
         return [a + node[1] * x for a, x in zip(total, f(start - length * node[0]))], None
 
     zero = [jnp.zeros_like(x) for x in jax.eval_shape(f, start)]
-    return [length * x for x in jax.lax.scan(add, zero, table)[0]]
+    return [length * x for x in lax.scan(add, zero, table)[0]]
 
 
 def _ring(cap: _Cap, w: Array) -> tuple[Array, Array, Array, Array, Array]:
@@ -309,8 +312,9 @@ def _arc(A: Array, B: Array, exact: bool) -> tuple[Array, Array, Array]:
 
 
 def _arccos(x: Array, exact: bool) -> Array:
-    """arccos on [-1, 1]. Fast: sqrt(1 - |x|) times a polynomial, 2e-8 rad (Abramowitz and Stegun 4.4.46)."""
-    if exact:
+    """arccos on [-1, 1]. Fast and of single precision: sqrt(1 - |x|) times a polynomial, 2e-8 rad (Abramowitz and
+    Stegun 4.4.46)."""
+    if exact or x.dtype != jnp.float32:
         return safe_arccos(x)
     a = jnp.abs(x)
     p = -0.0012624911

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .constants import DAY, J2_EARTH, MEAN_SUN_RATE, MU_EARTH, R_EARTH
-from .numerics import dot, safe_arccos, wrap_angle
+from .numerics import arctan2, safe_arccos, sincos, wrap_angle
 from .pytree import pytree
+from .vector import combination, dot
 
 
 @pytree
@@ -99,7 +100,8 @@ def kepler(M: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Float[Array,
     w = jnp.cbrt(jnp.abs(r) + jnp.sqrt(q**3 + r**2)) ** 2
     E = (2 * r * w / (w**2 + w * q + q**2) + m) / d
     for _ in range(2):
-        f2, f1 = e * jnp.sin(E), 1 - e * jnp.cos(E)
+        sine, cosine = sincos(E)
+        f2, f1 = e * sine, 1 - e * cosine
         f = E - f2 - m
         E = E - f * f1 / (f1**2 - f * f2 / 2)
     return E + (M - m)
@@ -109,29 +111,45 @@ def kepler(M: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Float[Array,
 def _kepler_jvp(primals, tangents):
     (M, e), (dM, de) = primals, tangents
     E = kepler(M, e)
-    return E, (dM + jnp.sin(E) * de) / (1 - e * jnp.cos(E))
+    sine, cosine = sincos(E)
+    return E, (dM + sine * de) / (1 - e * cosine)
 
 
-def mean_anomaly_at(nu: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Mean anomaly of a true anomaly, in the same revolution [rad].
+def eccentric_anomaly_at(nu: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Eccentric anomaly of a true anomaly, in the same revolution [rad].
 
-        E = nu - 2 atan(b sin nu/(1 + b cos nu)),  b = e/(1 + sqrt(1 - e^2)),  M = E - e sin E
+        E = nu - 2 atan(b sin nu/(1 + b cos nu)),  b = e/(1 + sqrt(1 - e^2))
 
     Broucke and Cefola, Celest. Mech. 7 (1973) 388: no branch to choose.
     """
     b = e / (1 + jnp.sqrt(1 - e**2))
-    E = nu - 2 * jnp.arctan2(b * jnp.sin(nu), 1 + b * jnp.cos(nu))
-    return E - e * jnp.sin(E)
+    sine, cosine = sincos(nu)
+    return nu - 2 * arctan2(b * sine, 1 + b * cosine)
 
 
-def perifocal_axes(orbit: Orbit) -> Float[Array, "3 3"]:
+def mean_anomaly_at(nu: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Mean anomaly M = E - e sin E of a true anomaly, in the same revolution [rad]."""
+    E = eccentric_anomaly_at(nu, e)
+    return E - e * sincos(E)[0]
+
+
+def perifocal_axes(orbit: Orbit) -> Float[Array, "3 3 *batch"]:
     """Rows: towards perigee, 90 deg ahead of it in the plane, and along the orbit normal."""
-    ci, si = jnp.cos(orbit.inclination), jnp.sin(orbit.inclination)
-    co, so = jnp.cos(orbit.raan), jnp.sin(orbit.raan)
-    cw, sw = jnp.cos(orbit.arg_perigee), jnp.sin(orbit.arg_perigee)
-    node = jnp.stack([co, so, jnp.zeros_like(co)])
-    ahead = jnp.stack([-ci * so, ci * co, si])
-    return jnp.stack([cw * node + sw * ahead, cw * ahead - sw * node, jnp.stack([si * so, -si * co, ci])])
+    (si, ci), (so, co), (sw, cw) = (
+        sincos(angle) for angle in (orbit.inclination, orbit.raan, orbit.arg_perigee)
+    )
+    node, ahead = (co, so, jnp.zeros_like(co)), (-ci * so, ci * co, si)
+    P, Q = combination((cw, node), (sw, ahead)), combination((cw, ahead), (-sw, node))
+    return jnp.stack([jnp.stack(axis) for axis in (P, Q, (si * so, -si * co, ci))])
+
+
+def in_plane(
+    E: Float[Array, "*batch"], e: Float[Array, "*batch"]
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """Cosine and sine of the true anomaly, and r/a = 1 - e cos E, at an eccentric anomaly [rad]."""
+    s, c = sincos(E)
+    radius = 1 - e * c
+    return (c - e) / radius, jnp.sqrt(1 - e * e) * s / radius, radius
 
 
 def orbit_normal(orbit: Orbit) -> Float[Array, "3"]:
@@ -142,9 +160,11 @@ def orbit_normal(orbit: Orbit) -> Float[Array, "3"]:
 def _state_at_eccentric(orbit: Orbit, E):
     a, e = orbit.semi_major_axis, orbit.eccentricity
     P, Q, _ = perifocal_axes(orbit)
-    c, s, eta = jnp.cos(E), jnp.sin(E), jnp.sqrt(1 - e**2)
+    (s, c), eta = sincos(E), jnp.sqrt(1 - e**2)
     speed = a * mean_motion(a) / (1 - e * c)
-    return a * ((c - e) * P + eta * s * Q), speed * (eta * c * Q - s * P)
+    r = combination((a * (c - e), P), (a * eta * s, Q))
+    v = combination((-speed * s, P), (speed * eta * c, Q))
+    return jnp.stack(r), jnp.stack(v)
 
 
 def state(orbit: Orbit) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
@@ -160,19 +180,28 @@ def state_at_true_anomaly(orbit: Orbit, nu: Float[Array, ""]) -> tuple[Float[Arr
     e = orbit.eccentricity
     p = orbit.semi_major_axis * (1 - e**2)
     P, Q, _ = perifocal_axes(orbit)
-    c, s = jnp.cos(nu), jnp.sin(nu)
-    return p / (1 + e * c) * (c * P + s * Q), jnp.sqrt(MU_EARTH / p) * ((e + c) * Q - s * P)
+    s, c = sincos(nu)
+    r, speed = p / (1 + e * c), jnp.sqrt(MU_EARTH / p)
+    v = combination((-speed * s, P), (speed * (e + c), Q))
+    return jnp.stack(combination((r * c, P), (r * s, Q))), jnp.stack(v)
 
 
-def noon_true_anomaly(orbit: Orbit, sun_hat: Float[Array, "3"]) -> Float[Array, ""]:
+def noon_true_anomaly(orbit: Orbit, sun_hat: Float[Array, "3 *batch"]) -> Float[Array, "*batch"]:
     """True anomaly of orbit noon, the Sun's projection into the orbit plane, -pi..pi [rad].
 
     With the Sun on the orbit normal there is no such direction, and perigee is taken.
     """
-    P, Q, _ = perifocal_axes(orbit)
-    x, y = dot(sun_hat, P), dot(sun_hat, Q)
-    ok = x**2 + y**2 > (8 * jnp.finfo(x.dtype).eps) ** 2
-    return jnp.arctan2(jnp.where(ok, y, 0.0), jnp.where(ok, x, 1.0))
+    cosine, sine, _ = noon_direction([dot(axis, sun_hat) for axis in perifocal_axes(orbit)])
+    return arctan2(sine, cosine)
+
+
+def noon_direction(sun) -> tuple[Array, Array, Array]:
+    """Cosine and sine of the true anomaly of orbit noon, cosine of the beta angle; the Sun in perifocal axes."""
+    x, y, _ = sun
+    square = x * x + y * y
+    ok = square > (8 * jnp.finfo(x.dtype).eps) ** 2
+    length = jnp.sqrt(jnp.where(ok, square, 1.0))
+    return jnp.where(ok, x, 1.0) / length, jnp.where(ok, y, 0.0) / length, jnp.where(ok, length, 0.0)
 
 
 def time_since_noon(orbit: Orbit, sun_hat: Float[Array, "3"]) -> Float[Array, ""]:

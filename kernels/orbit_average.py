@@ -1,134 +1,485 @@
-"""Means over a revolution, by quadrature laid between shadow edges."""
+"""Fluxes of a revolution: means by quadrature laid between shadow edges, greatest and least values.
+
+Everything is counted by eccentric anomaly, one revolution from the point where the shadow is deepest. Direct Sun:
+Gauss-Legendre over the penumbra crossings, and over the sunlit arc cut wherever a plane turns to or from the Sun, so
+that no piece holds a kink. Albedo and infrared know no shadow edge and are periodic: equal steps, which converge
+fastest for a smooth periodic function. Where terminator, limb and a face's own horizon meet they have kinks of order
+5/2, which limit the order.
+
+Components and planes come first, satellites last: a kernel of many satellites is a loop over nodes of operations on
+whole vectors of satellites.
+"""
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
-from .eclipse import shadow_times, sunlit_fraction
-from .environment import albedo, earth_infrared, solar
-from .numerics import find_root
-from .orbit import Orbit, kepler, mean_anomaly_at, mean_motion, noon_true_anomaly, position_at_time
+from .attitude import array_normal, body_axes, in_eci
+from .eclipse import (
+    Shadow,
+    crossing_nodes,
+    eccentric_contacts,
+    hidden_seconds,
+    seconds_from_noon,
+    shadow,
+    sunlit_at_zenith,
+    zenith,
+)
+from .environment import albedo_factor_pairs, view_factor_pairs
+from .numerics import arctan2, gauss_legendre, over, safe_sqrt
+from .orbit import Orbit, eccentric_anomaly_at, in_plane, perifocal_axes, period
+from .pytree import pytree
+from .revolution import Revolution
+from .vector import combination, dot
 
-# Gauss-Legendre nodes in a crossing of the penumbra.
-PENUMBRA_NODES = 12
-# Cells of a revolution in which a change of sign is looked for.
-SAMPLES = 48
+# Slope dh/dtheta of the shadow's edge below which a cut's derivative no longer grows. What the cuts enclose is
+# continuous across them, so that their motion leaves no more than the quadrature's own error times that derivative.
+FLATTEST = 1e-5
+FULL = 1 - 1e-6  # of the solar disc in view
+# Faces, and the planes of which they are the two sides.
+BODY_FACES = ("+x", "-x", "+y", "-y", "+z", "-z")
+FACES = (*BODY_FACES, "radiator_0", "radiator_1", "array_front", "array_back")
 
 
-def shadow_seconds(
-    orbit: Orbit, sun_hat: Float[Array, "3"], sun_distance: Float[Array, ""], shadow: Float[Array, "4"]
-) -> Float[Array, ""]:
-    """Integral over a revolution of the hidden part of the solar disc, 1 - nu [s].
+@pytree
+class Earth:
+    """What the Earth sends: uniform, diffuse.
 
-    The umbra counts in full; each crossing of the penumbra by Gauss-Legendre quadrature in u, t = t0 + L
-    u^2 (3 - 2u), which takes the 3/2 powers at both contacts: 1e-6 s.
-
-    Args:
-        sun_hat: Unit vector to the Sun.
-        sun_distance: [m].
-        shadow: From `eclipse.shadow_times` [s after orbit noon].
+    Attributes:
+        solar_flux: At the Earth and at the satellite [W/m2].
+        albedo: [-].
+        infrared: Emitted at `radius` [W/m2].
+        radius: Of the reflecting and radiating sphere [m].
     """
-    u, weight = _gauss_legendre(PENUMBRA_NODES)
-    t = jnp.asarray(u * u * (3 - 2 * u), shadow.dtype)
-    weight = jnp.asarray(weight * 6 * u * (1 - u), shadow.dtype)
 
-    def hidden(time):
-        r, _ = position_at_time(orbit, sun_hat, time)
-        return 1 - sunlit_fraction(r, sun_hat * sun_distance)
+    solar_flux: Float[Array, "*batch"]
+    albedo: Float[Array, "*batch"]
+    infrared: Float[Array, "*batch"]
+    radius: Float[Array, "*batch"]
 
-    start = jnp.stack([shadow[0], shadow[2]])[:, None]
-    length = jnp.stack([shadow[1] - shadow[0], shadow[3] - shadow[2]])[:, None]
-    values = jax.vmap(jax.vmap(hidden))(start + length * t[None])
-    return shadow[2] - shadow[1] + jnp.sum(length * weight[None] * values)
+
+@pytree
+class Fluxes:
+    """Fluxes of one revolution; of many, with the satellites on the last axis of every leaf.
+
+    Faces as in `FACES`. Greatest and least values are those of the nodes, between them by the parabola through three,
+    and at the edges of the shadow.
+
+    Attributes:
+        period: [s].
+        beta: Angle of the Sun above the orbit plane, positive on the side of the orbit normal [rad].
+        eclipse_fraction: Mean over the revolution of the hidden part of the solar disc [-].
+        umbra_seconds: [s].
+        penumbra_seconds: Both crossings [s].
+        incident: Means of direct Sun, albedo and Earth infrared; of the latter two what the surroundings leave open
+            [W/m2].
+        peak: Their greatest values [W/m2].
+        least: Their least values [W/m2].
+        absorbed: Mean of alpha (solar + open albedo) + eps open infrared [W/m2].
+        absorbed_peak: [W/m2].
+        absorbed_least: [W/m2].
+    """
+
+    period: Float[Array, "*batch"]
+    beta: Float[Array, "*batch"]
+    eclipse_fraction: Float[Array, "*batch"]
+    umbra_seconds: Float[Array, "*batch"]
+    penumbra_seconds: Float[Array, "*batch"]
+    incident: Float[Array, "3 faces *batch"]
+    peak: Float[Array, "3 faces *batch"]
+    least: Float[Array, "3 faces *batch"]
+    absorbed: Float[Array, "faces *batch"]
+    absorbed_peak: Float[Array, "faces *batch"]
+    absorbed_least: Float[Array, "faces *batch"]
+
+
+# Outward normals of planes, (planes, 3, *batch), from position and velocity of any length, (3, *batch).
+Normals = Callable[[Array, Array], Array]
+
+
+class _Instant(NamedTuple):
+    """Directions at one point of the orbit. Planes first where there are several."""
+
+    radius: Array  # over the semi-major axis; also dM/dE
+    cos_zenith: Array
+    sin_zenith: Array
+    cos_tilt: Array
+    cos_sun: Array
+
+
+class _Passage(NamedTuple):
+    """A revolution as the quadratures see it."""
+
+    orbit: Orbit
+    sun_hat: Array
+    sun_distance: Array
+    shadow: Shadow
+    axes: Array  # perifocal
+    contacts: Array  # eccentric anomalies of the shadow's contacts, ascending
+    start: Array  # eccentric anomaly where the shadow is deepest
+
+    def at(self, E: Array, normals: Normals) -> _Instant:
+        cos_nu, sin_nu, radius = in_plane(E, self.orbit.eccentricity)
+        P, Q, _ = self.axes
+        up = jnp.stack(combination((cos_nu, P), (sin_nu, Q)))
+        # But for its length.
+        v = jnp.stack(combination((self.orbit.eccentricity + cos_nu, Q), (-sin_nu, P)))
+        planes = normals(up, v)
+        return _Instant(
+            radius,
+            *zenith(self.shadow, cos_nu, sin_nu),
+            jnp.stack([-dot(plane, up) for plane in planes]),
+            jnp.stack([dot(plane, self.sun_hat) for plane in planes]),
+        )
+
+    def sunlit(self, now: _Instant) -> Array:
+        distance = self.orbit.semi_major_axis * now.radius
+        return sunlit_at_zenith(now.cos_zenith, now.sin_zenith, distance, self.sun_distance)
+
+
+def _passage(orbit: Orbit, sun_hat: Array, sun_distance: Array) -> _Passage:
+    found = shadow(orbit, sun_hat, sun_distance, FLATTEST)
+    deepest = eccentric_anomaly_at(found.noon + math.pi + found.deepest, orbit.eccentricity)
+    contacts = eccentric_contacts(orbit, found)
+    return _Passage(orbit, sun_hat, sun_distance, found, perifocal_axes(orbit), contacts, deepest)
 
 
 def mean_fluxes(
     orbit: Orbit,
-    sun_hat: Float[Array, "3"],
-    sun_distance: Float[Array, ""],
-    solar_flux: Float[Array, ""],
-    albedo_fraction: Float[Array, ""],
-    earth_flux: Float[Array, ""],
-    earth_radius: Float[Array, ""],
-    normal: Callable[[Array, Array], Array],
-    n: int = 64,
-) -> Float[Array, "3"]:
-    """Means over a revolution of direct Sun, albedo and Earth infrared on a face [W/m2].
-
-    Quadrature in eccentric anomaly, weighted with dt. Direct Sun: Gauss-Legendre over the penumbra
-    crossings and over the sunlit arc, cut where the face turns to or from the Sun. Albedo and infrared know
-    no shadow edge and are periodic: equal steps, which converge fastest for a smooth periodic function.
-    Where terminator, limb and the face's own horizon meet they have kinks of order 5/2, which limit the
-    order. Largest errors against tests/reference/orbit_flux_mean.csv (420 km to geostationary): 1.4e-3 W/m2
-    with n = 64, 7.5e-5 with 128, 4e-6 with 256.
+    sun_hat: Float[Array, "3 *batch"],
+    sun_distance: Float[Array, "*batch"],
+    earth: Earth,
+    normals: Normals,
+    n: int = 32,
+    exact: bool = False,
+) -> Float[Array, "3 2 planes *batch"]:
+    """Means over a revolution of direct Sun, albedo and Earth infrared on both sides of planes [W/m2].
 
     Args:
         orbit: Its mean anomaly is not used.
         sun_hat: Unit vector to the Sun.
         sun_distance: [m].
-        solar_flux: At the satellite [W/m2].
-        albedo_fraction: [-].
-        earth_flux: Infrared emitted at earth_radius [W/m2].
-        earth_radius: Of the reflecting and radiating sphere [m].
-        normal: Outward unit normal of the face from position and velocity. Static.
-        n: Nodes for albedo and infrared, from noon on; direct Sun takes 5/8 as many of its own. At least
-            32. Static.
+        earth: What the Earth sends.
+        normals: Outward unit normals of the planes, (planes, 3, *batch), from position and velocity of any length.
+            Static.
+        n: Nodes a revolution for albedo and infrared; direct Sun has its own, n/8 for each piece. Static.
+        exact: Albedo by the reference method, to 1e-10 at each node, in place of the fast one. Static.
     """
-    e, a = orbit.eccentricity, orbit.semi_major_axis
-    M_noon = mean_anomaly_at(noon_true_anomaly(orbit, sun_hat), e)
-
-    def at(E):
-        r, v = position_at_time(orbit, sun_hat, (E - e * jnp.sin(E) - M_noon) / mean_motion(a))
-        return r, normal(r, v)
-
-    def incidence(E):
-        return jnp.sum(at(E)[1] * sun_hat)
-
-    def sunlight(E):
-        r, face = at(E)
-        return solar(face, sun_hat, sunlit_fraction(r, sun_hat * sun_distance), solar_flux)
-
-    def earth(E):
-        r, face = at(E)
-        reflected = albedo(face, r, sun_hat, solar_flux, albedo_fraction, earth_radius)
-        return jnp.stack([reflected, earth_infrared(face, r, earth_radius, earth_flux)])
-
-    # From umbra exit, one revolution back, to umbra entry.
-    M_shadow = M_noon + mean_motion(a) * shadow_times(orbit, sun_hat, sun_distance)
-    shadow = kepler(M_shadow, jnp.full_like(M_shadow, e))
-    first, last = shadow[2] - 2 * math.pi, shadow[1]
-    cuts = jnp.stack([first, shadow[3] - 2 * math.pi, shadow[0], last])
-    cuts = jnp.sort(jnp.concatenate([cuts, _zeros(incidence, first, last)]))
-    u, weight = (jnp.asarray(x, e.dtype) for x in _gauss_legendre(n // 8))
-    length = jnp.diff(cuts)[:, None]
-    E = cuts[:-1, None] + length * u[None]
-    dM = length * weight[None] * (1 - e * jnp.cos(E))
-    direct = jnp.sum(dM * jax.vmap(jax.vmap(sunlight))(E)) / (2 * math.pi)
-
-    E = kepler(M_noon, e) + jnp.asarray(2 * math.pi / n * (np.arange(n) + 0.5), e.dtype)
-    dM = (1 - e * jnp.cos(E)) / n
-    return jnp.concatenate([direct[None], jnp.sum(dM[:, None] * jax.vmap(earth)(E), axis=0)])
+    passage = _passage(orbit, sun_hat, sun_distance)
+    solar = over(earth.solar_flux, _direct(passage, normals, n))
+    earthly, _ = _round(passage, earth, normals, n, exact)
+    return jnp.concatenate([solar[None], earthly])
 
 
-def _zeros(f: Callable[[Array], Array], first: Array, last: Array) -> Array:
-    """The first two changes of sign of f; points that divide the interval evenly in place of those it
-    lacks."""
-    length = last - first
-    x = first + length * jnp.asarray(np.linspace(0, 1, SAMPLES + 1), first.dtype)
-    up = jax.vmap(f)(x) > 0
-    changes = up[1:] != up[:-1]
-    which = jnp.argsort(~changes)[:2]
-    start, stop, rising = x[:-1][which], x[1:][which], up[1:][which]
-    roots = find_root(jax.vmap(f), jnp.where(rising, start, stop), jnp.where(rising, stop, start))
-    filler = first + length * jnp.asarray([1 / 3, 2 / 3], first.dtype)
-    return jnp.where(changes[which], roots, filler)
+def mean_sunlight(
+    orbit: Orbit,
+    sun_hat: Float[Array, "3 *batch"],
+    sun_distance: Float[Array, "*batch"],
+    normals: Normals,
+    n: int = 32,
+) -> tuple[Float[Array, "2 planes *batch"], Float[Array, "*batch"]]:
+    """Means over a revolution of nu max(0, +-n.s) on both sides of planes, and of the Sun's hidden part 1 - nu [-].
+
+    Arguments as in `mean_fluxes`.
+    """
+    passage = _passage(orbit, sun_hat, sun_distance)
+    hidden = hidden_seconds(orbit, passage.shadow, sun_distance, _crossing_nodes(n))
+    return _direct(passage, normals, n), hidden / period(orbit.semi_major_axis)
 
 
-def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on 0..1."""
-    x, weight = np.polynomial.legendre.leggauss(n)
-    return (x + 1) / 2, weight / 2
+def revolution_fluxes(
+    revolution: Revolution,
+    n: int = 32,
+    along: tuple[str | None, str | None] = (None, None),
+    exact: bool = False,
+) -> Fluxes:
+    """Means, greatest and least values of the fluxes on all faces of a satellite over a revolution.
+
+    Args:
+        revolution: Of one satellite, or of many with the satellites last in every leaf.
+        n: As in `mean_fluxes`. Static.
+        along: Body axes, such as "+x", along which radiator face 0 and the front of the array look at any time, where
+            that is known: their planes are then those of the body. Static.
+        exact: As in `mean_fluxes`. Static.
+    """
+    orbit, s = revolution.orbit, revolution.surfaces
+    passage = _passage(orbit, revolution.sun_hat, revolution.sun_distance)
+    earth = Earth(
+        revolution.solar_flux, revolution.albedo, revolution.earth_infrared, revolution.earth_radius
+    )
+
+    def normals(up, ahead):
+        axes = body_axes(up, ahead, revolution.sun_hat, revolution.attitude)
+        more = []
+        if along[0] is None:
+            more.append(in_eci(revolution.radiator_normal_body, axes))
+        if along[1] is None:
+            drive, axis = revolution.array_drive, revolution.array_axis_body
+            more.append(array_normal(axes, revolution.sun_hat, drive, axis))
+        return jnp.concatenate([axes, jnp.stack(more)]) if more else axes
+
+    # Plane and side of every face.
+    places, planes = [(k // 2, k % 2) for k in range(len(BODY_FACES))], 3
+    for axis in along:
+        plane, side = (planes, 0) if axis is None else divmod(BODY_FACES.index(axis), 2)
+        planes += axis is None
+        places += [(plane, side), (plane, 1 - side)]
+
+    def faces(incident):
+        """Incident flux (3, 2, planes, *batch) by face, radiator faces as their surroundings leave it."""
+        found = jnp.stack([incident[:, side, plane] for plane, side in places], axis=1)
+        radiator = found[:, 6:8]
+        if revolution.incident is not None:
+            radiator = jnp.broadcast_to(revolution.incident, radiator.shape)
+        else:
+            radiator = jnp.concatenate([radiator[:1], radiator[1:] * s.radiator_open[None]])
+        return jnp.concatenate([found[:, :6], radiator, found[:, 8:]], axis=1)
+
+    def of_faces(body, radiator, array):
+        return jnp.concatenate([jnp.broadcast_to(body[None], (6, *body.shape)), radiator, array])
+
+    alpha = of_faces(s.body_solar_absorptance, s.radiator_solar_absorptance, s.array_solar_absorptance)
+    epsilon = of_faces(s.body_emissivity, s.radiator_emissivity, s.array_emissivity)
+
+    def track(incident):
+        """Three incident fluxes and the absorbed one of each face, (4, faces, *batch)."""
+        found = faces(incident)
+        absorbed = alpha * (found[0] + found[1]) + epsilon * found[2]
+        return jnp.concatenate([found, absorbed[None]])
+
+    solar = over(earth.solar_flux, _direct(passage, normals, n))
+    earthly, extremes = _round(passage, earth, normals, n, exact, track)
+    peak, least = extremes.peak, extremes.least
+    mean = track(jnp.concatenate([solar[None], earthly]))
+    times = seconds_from_noon(orbit, passage.shadow)
+    umbra = times[2] - times[1]
+    x, y, z = passage.shadow.sun
+    P = period(orbit.semi_major_axis)
+    return Fluxes(
+        period=P,
+        beta=arctan2(z, safe_sqrt(x * x + y * y)),
+        eclipse_fraction=hidden_seconds(orbit, passage.shadow, revolution.sun_distance, _crossing_nodes(n))
+        / P,
+        umbra_seconds=umbra,
+        penumbra_seconds=times[3] - times[0] - umbra,
+        incident=mean[:3],
+        peak=peak[:3],
+        least=least[:3],
+        absorbed=mean[3],
+        absorbed_peak=peak[3],
+        absorbed_least=least[3],
+    )
+
+
+def fleet_fluxes(
+    revolutions: Revolution,
+    n: int = 32,
+    along: tuple[str | None, str | None] = (None, None),
+    block: int | None = None,
+) -> Fluxes:
+    """`revolution_fluxes` of many revolutions: on the first axis of every leaf, and on the last of the result's.
+
+    Args:
+        block: Revolutions taken at once, so that what they need stays in a CPU's second-level cache; all if not
+            given. Static.
+    """
+    last = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), revolutions)
+    rows = revolutions.sun_distance.shape[0]
+    if block is None or block >= rows:
+        return revolution_fluxes(last, n, along)
+    blocks = -(-rows // block)
+    # The last rows stand in for those that fill up the last block.
+    take = np.minimum(np.arange(blocks * block), rows - 1).reshape(blocks, block)
+    found = lax.map(
+        lambda index: revolution_fluxes(jax.tree.map(lambda a: a[..., index], last), n, along), take
+    )
+
+    def joined(leaf):
+        leaf = jnp.moveaxis(leaf, 0, -2)
+        return leaf.reshape(*leaf.shape[:-2], blocks * block)[..., :rows]
+
+    return jax.tree.map(joined, found)
+
+
+def _crossing_nodes(n: int) -> int:
+    """Nodes of a penumbra crossing beside n of a revolution."""
+    return max(4, 3 * n // 16)
+
+
+# --------------------------------------------------------------------------------------------- direct Sun
+
+
+def _direct(passage: _Passage, normals: Normals, n: int) -> Array:
+    """Mean of nu max(0, +-n.s) on both sides of the planes, (2, planes, *batch)."""
+    first, last = passage.contacts[3], passage.contacts[0] + 2 * math.pi
+    cuts = [jnp.clip(cut, first, last) for cut in _turns(passage, normals, n)]
+    ends = jnp.stack(_sorted([first, *cuts, last]))
+
+    def add(total, node, crossing):
+        E, weight = node
+        now = passage.at(E, normals)
+        weight = weight * now.radius * (passage.sunlit(now) if crossing else 1.0)
+        return total + over(weight, _both(now.cos_sun)), None
+
+    # Each piece's nodes, and the crossings'.
+    x, weight = (jnp.asarray(a, first.dtype) for a in gauss_legendre(max(3, n // 8)))
+    start, length = ends[:-1, None], jnp.diff(ends, axis=0)[:, None]
+    spread = (1, len(x), *([1] * first.ndim))
+    E = (start + length * x.reshape(spread)).reshape(-1, *first.shape)
+    weight = (length * weight.reshape(spread)).reshape(-1, *first.shape)
+    zero = jnp.zeros_like(_both(passage.at(first, normals).cos_sun))
+    total, _ = lax.scan(lambda *a: add(*a, crossing=False), zero, (E, weight))
+    crossings = crossing_nodes(passage.contacts, _crossing_nodes(n))
+    total, _ = lax.scan(lambda *a: add(*a, crossing=True), total, crossings)
+    return total / (2 * math.pi)
+
+
+def _both(cos_sun: Array) -> Array:
+    """max(0, n.s) of both sides."""
+    return jnp.stack([jnp.maximum(cos_sun, 0.0), jnp.maximum(-cos_sun, 0.0)])
+
+
+def _turns(passage: _Passage, normals: Normals, n: int) -> list[Array]:
+    """Eccentric anomalies at which the planes turn to or from the Sun, two for each, from `start` on.
+
+    The first two changes of sign among n equal steps, by linear interpolation and one more step with the secant's
+    slope: 1e-6 rad with 32 steps. Points that divide the revolution evenly in place of those that a plane lacks.
+    """
+    step = 2 * math.pi / n
+
+    def cosines(E):
+        return passage.at(E, normals).cos_sun
+
+    def look(state, offset):
+        before, seen, found = state
+        now = cosines(passage.start + offset)
+        turned = (before > 0) != (now > 0)
+        fall = jnp.where(turned, before - now, 1.0)
+        here = offset - step + step * before / fall, -fall / step
+        found = [
+            tuple(jnp.where(turned & (seen == k), new, old) for new, old in zip(here, pair, strict=True))
+            for k, pair in enumerate(found)
+        ]
+        return (now, seen + turned.astype(seen.dtype), found), None
+
+    begin = cosines(passage.start)
+    planes, batch = len(begin), begin.ndim - 1
+    even = 2 * math.pi * (np.arange(2 * planes) + 0.5) / (2 * planes)
+    even = jnp.asarray(even.reshape(2, planes, *([1] * batch)), begin.dtype) + jnp.zeros_like(begin)[None]
+    none = [(even[k], jnp.ones_like(begin)) for k in (0, 1)]
+    seen = jnp.zeros(begin.shape, jnp.int32)
+    offsets = jnp.asarray(step * np.arange(1, n + 1), begin.dtype)
+    (_, seen, found), _ = lax.scan(look, (begin, seen, none), offsets)
+
+    def improve(_, guess):
+        offset, slope, there, plane = guess
+        miss = cosines(passage.start + offset)[plane] / slope
+        return None, passage.start + offset - jnp.where(there, jnp.clip(miss, -step, step), 0.0)
+
+    offset, slope = (jnp.concatenate(x) for x in zip(*found))
+    there = jnp.concatenate([seen > 0, seen > 1])
+    which = jnp.asarray(np.tile(np.arange(planes), 2))
+    return list(lax.scan(improve, None, (offset, slope, there, which))[1])
+
+
+def _sorted(values: list[Array]) -> list[Array]:
+    """In ascending order, element by element; the first is the least and the last the greatest already."""
+    values = list(values)
+    for k in range(len(values) - 2):
+        for i in range(1 + k % 2, len(values) - 2, 2):
+            low, high = values[i], values[i + 1]
+            values[i], values[i + 1] = jnp.minimum(low, high), jnp.maximum(low, high)
+    return values
+
+
+# -------------------------------------------------------------------------------------- Earth, and extremes
+
+
+class _Seen(NamedTuple):
+    """A node on the way round."""
+
+    value: Array
+    bright: Array  # in full Sun
+
+
+class _Extremes(NamedTuple):
+    """What has been seen on the way round, and the last two nodes."""
+
+    peak: Array
+    least: Array
+    before: _Seen
+    last: _Seen
+
+
+def _round(
+    passage: _Passage, earth: Earth, normals: Normals, n: int, exact: bool, track: Callable | None = None
+) -> tuple[Array, _Extremes | None]:
+    """Means of albedo and infrared, (2, 2, planes, *batch), and extremes of what `track` makes of the incident flux.
+
+    Args:
+        track: From incident flux (3, 2, planes, *batch) to (4, faces, *batch), of which the rows 1 and 2 are free of
+            direct Sun.
+    """
+
+    def fluxes(E):
+        now = passage.at(E, normals)
+        H = passage.orbit.semi_major_axis * now.radius / earth.radius
+        reflected = jnp.stack(albedo_factor_pairs(now.cos_tilt, now.cos_zenith, now.cos_sun, H, exact))
+        infrared = jnp.stack(view_factor_pairs(now.cos_tilt, H))
+        sunlight = earth.solar_flux * earth.albedo
+        return now, jnp.stack([over(sunlight, reflected), over(earth.infrared, infrared)])
+
+    def see(now, earthly):
+        lit = passage.sunlit(now)
+        solar = over(earth.solar_flux * lit, _both(now.cos_sun))
+        return _Seen(track(jnp.concatenate([solar[None], earthly])), lit > FULL)
+
+    def look(state, node):
+        E, weight, between = node
+        mean, extremes = state
+        now, earthly = fluxes(E)
+        mean = mean + over(weight * now.radius, earthly)
+        if track is not None:
+            extremes = _reached(extremes, see(now, earthly), between)
+        return (mean, extremes), None
+
+    # Two nodes more, ahead of the first, so that every one has neighbours; without extremes none of them is needed.
+    k = np.arange(0 if track is None else -2, n)
+    E = [passage.start + x for x in (2 * math.pi / n * (k + 0.5)).tolist()]
+    weight, between = (k >= 0) / n, k >= 0
+    now, earthly = jax.eval_shape(fluxes, passage.start)
+    extremes = None
+    if track is not None:
+        E += list(passage.contacts)
+        weight, between = np.append(weight, np.zeros(4)), np.append(between, np.zeros(4, bool))
+        value = jnp.zeros_like(jax.eval_shape(see, now, earthly).value)
+        dark = _Seen(value, jnp.zeros(passage.start.shape, bool))
+        extremes = _Extremes(value - jnp.inf, value + jnp.inf, dark, dark)
+    nodes = jnp.stack(E), jnp.asarray(weight, passage.start.dtype), jnp.asarray(between)
+    (mean, extremes), _ = lax.scan(look, (jnp.zeros_like(earthly), extremes), nodes)
+    return mean, extremes
+
+
+def _reached(seen: _Extremes, now: _Seen, between: Array) -> _Extremes:
+    """One node more; where `between`, also the extreme of the parabola through the last three, in the middle."""
+    a, b, c = seen.before.value, seen.last.value, now.value
+    bend = 2 * b - a - c
+    bright = seen.before.bright & seen.last.bright & now.bright
+    # Across an edge of the shadow there is no parabola.
+    smooth = jnp.stack([bright, *[jnp.ones_like(bright)] * 2, bright])[:, None] & between
+    top = smooth & (b >= a) & (b >= c) & (bend > 0)
+    bottom = smooth & (b <= a) & (b <= c) & (bend < 0)
+    beyond = (c - a) ** 2 / (8 * jnp.where(top | bottom, bend, 1.0))
+    peak, least = jnp.maximum(seen.peak, c), jnp.minimum(seen.least, c)
+    return _Extremes(
+        jnp.where(top, jnp.maximum(peak, b + beyond), peak),
+        jnp.where(bottom, jnp.minimum(least, jnp.maximum(b + beyond, 0.0)), least),
+        seen.last,
+        now,
+    )

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .attitude import Attitude, array_normal, body_axes
-from .eclipse import shadow_times, sunlit_fraction
+from . import vector
+from .attitude import Attitude, array_normal, body_axes, in_eci
+from .eclipse import hidden_seconds, seconds_from_noon, shadow, shadow_times, sunlit_fraction
 from .environment import albedo_factor_pairs, view_factor_pairs
-from .numerics import safe_norm
 from .orbit import Orbit, orbit_normal, period, position_at_time
-from .orbit_average import shadow_seconds
 from .pytree import pytree, static
 from .sun import beta_angle
 
@@ -145,16 +144,16 @@ def geometry(revolution: Revolution) -> Geometry:
     """Period, beta angle and shadow of a revolution."""
     orbit, sun_hat = revolution.orbit, revolution.sun_hat
     P = period(orbit.semi_major_axis)
-    shadow = shadow_times(orbit, sun_hat, revolution.sun_distance)
-    hidden = shadow_seconds(orbit, sun_hat, revolution.sun_distance, shadow)
-    umbra = shadow[2] - shadow[1]
+    passage = shadow(orbit, sun_hat, revolution.sun_distance)
+    times = seconds_from_noon(orbit, passage)
+    umbra = times[2] - times[1]
     return Geometry(
         period=P,
         beta=beta_angle(sun_hat, orbit_normal(orbit)),
-        shadow_times=shadow,
-        eclipse_fraction=hidden / P,
+        shadow_times=times,
+        eclipse_fraction=hidden_seconds(orbit, passage, revolution.sun_distance) / P,
         umbra_seconds=umbra,
-        penumbra_seconds=shadow[3] - shadow[0] - umbra,
+        penumbra_seconds=times[3] - times[0] - umbra,
     )
 
 
@@ -178,13 +177,13 @@ def step_times(revolution: Revolution, n_steps: int) -> Float[Array, " ends"]:
     if n_steps < fewest:
         raise ValueError(f"n_steps: got {n_steps}; this revolution is cut into pieces that need {fewest}")
     P = period(revolution.orbit.semi_major_axis)
-    shadow = shadow_times(revolution.orbit, revolution.sun_hat, revolution.sun_distance)
-    edges = jnp.sort(jnp.concatenate([shadow, revolution.demand_edges * P]))
+    times = shadow_times(revolution.orbit, revolution.sun_hat, revolution.sun_distance)
+    edges = jnp.sort(jnp.concatenate([times, revolution.demand_edges * P]))
     edges = jnp.concatenate([jnp.zeros_like(P)[None], jnp.clip(edges, 0, P), P[None]])
     start, stop = edges[:-1], edges[1:]
 
     middle = (start + stop) / 2
-    penumbra = _within(middle, shadow[0], shadow[1]) | _within(middle, shadow[2], shadow[3])
+    penumbra = _within(middle, times[0], times[1]) | _within(middle, times[2], times[3])
     least = jnp.where(stop - start > SHORTEST * P, jnp.where(penumbra, PENUMBRA_STEPS, 1), 0)
     # Rounding the running total, not each share, makes the counts add up to n_steps.
     spare = (n_steps - jnp.sum(least)).astype(P.dtype)
@@ -260,15 +259,14 @@ def _instant(revolution: Revolution, t: Array) -> tuple[Array, ...]:
     sun_hat = revolution.sun_hat
     r, v = position_at_time(revolution.orbit, sun_hat, t)
     axes = body_axes(r, v, sun_hat, revolution.attitude)
-    radiator = jnp.sum(revolution.radiator_normal_body[:, None] * axes, axis=0)
+    radiator = in_eci(revolution.radiator_normal_body, axes)
     cells = array_normal(axes, sun_hat, revolution.array_drive, revolution.array_axis_body)
-    normals = jnp.concatenate([axes, jnp.stack([radiator, cells])])
-    distance = safe_norm(r)
-    up = r / distance
-    cos_tilt = -jnp.sum(normals * up[None], axis=1)
-    cos_sun = jnp.sum(normals * sun_hat[None], axis=1)
+    planes = [*axes, radiator, cells]
+    up, distance = vector.unit(r), vector.norm(r)
+    cos_tilt = jnp.stack([-vector.dot(plane, up) for plane in planes])
+    cos_sun = jnp.stack([vector.dot(plane, sun_hat) for plane in planes])
     nu = sunlit_fraction(r, sun_hat * revolution.sun_distance)
-    return nu, cos_tilt, jnp.sum(up * sun_hat), cos_sun, distance / revolution.earth_radius
+    return nu, cos_tilt, vector.dot(up, sun_hat), cos_sun, distance / revolution.earth_radius
 
 
 def _absorbed(incident: Array, solar_absorptance: Array, emissivity: Array) -> Array:

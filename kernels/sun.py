@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from . import vector
 from .constants import AU
-from .numerics import dot, safe_norm, wrap_angle
+from .numerics import arctan2, wrap_angle
 from .timescale import centuries, linear_angle
 
 # Heliocentric Earth, mean ecliptic and equinox of date: amplitude [1e-8 rad or au], phase [rad], rate [rad
@@ -113,4 +114,4 @@ def beta_angle(sun_hat: Float[Array, "3"], h_hat: Float[Array, "3"]) -> Float[Ar
 
     sin beta = s . h, as atan2(s . h, |s x h|), which keeps its digits near +-90 deg.
     """
-    return jnp.arctan2(dot(sun_hat, h_hat), safe_norm(jnp.cross(sun_hat, h_hat)))
+    return arctan2(vector.dot(sun_hat, h_hat), vector.norm(vector.cross(sun_hat, h_hat)))

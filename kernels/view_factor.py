@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .numerics import safe_sqrt
+from .numerics import arctan2, safe_sqrt
 
 
 def plate_to_sphere(
@@ -32,7 +32,7 @@ def plate_to_sphere(
     k, q2 = safe_sqrt(H2 - 1), 1 - H2 * cos_tilt**2
     cut = q2 > 0
     q = jnp.sqrt(jnp.where(cut, q2, 1.0))
-    F = (jnp.arctan2(q, k) + (cos_tilt * jnp.arctan2(q, -k * cos_tilt) - k * q) / H2) / math.pi
+    F = (arctan2(q, k) + (cos_tilt * arctan2(q, -k * cos_tilt) - k * q) / H2) / math.pi
     return jnp.where(cut, jnp.maximum(F, 0.0), jnp.maximum(cos_tilt, 0.0) / H2)
 
 

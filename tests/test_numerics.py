@@ -32,31 +32,34 @@ def test_value_and_gradient_at_the_edges(name):
     assert f(x.astype(jnp.float32)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("f", [numerics.safe_norm, lambda x: numerics.unit(x).sum()])
-def test_zero_vector_has_zero_gradient(f):
-    zero = jnp.zeros(3)
-    assert f(zero) == 0
-    np.testing.assert_array_equal(jax.grad(f)(zero), zero)
-    np.testing.assert_array_equal(jax.jacfwd(f)(zero), zero)
+def angles(n, turns):
+    return np.random.default_rng(0).uniform(-turns, turns, n) * 2 * np.pi
 
 
-def test_unit_and_norm():
-    x = jnp.array([[3.0, 4.0, 0.0], [0.0, 0.0, -2.0]])
-    np.testing.assert_allclose(numerics.safe_norm(x), [5, 2])
-    np.testing.assert_allclose(numerics.unit(x), [[0.6, 0.8, 0], [0, 0, -1]])
-    check_grads(jax.jit(numerics.unit), (x,), 2, atol=1e-6, rtol=1e-6)
+def test_sine_and_cosine_of_single_precision():
+    """Polynomials after a reduction in three parts: rounding of the results, also after 200 turns."""
+    for turns in (1, 200):
+        x = np.append(angles(10_000, turns), np.arange(-8, 9) * np.pi / 4).astype(np.float32)
+        s, c = numerics.sincos(jnp.asarray(x))
+        assert s.dtype == c.dtype == jnp.float32
+        np.testing.assert_allclose(s, np.sin(x.astype(float)), rtol=0, atol=1.2e-7)
+        np.testing.assert_allclose(c, np.cos(x.astype(float)), rtol=0, atol=1.2e-7)
+    check_grads(jax.jit(numerics.sincos), (jnp.asarray(angles(5, 1)),), 2, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("angle", [0.0, 1e-6, 1.0, np.pi - 1e-6, np.pi])
-def test_angle_between_keeps_its_digits_at_both_ends(angle):
-    # arccos(dot) would lose 1e-6 rad altogether in float32, and half its digits in float64.
-    for dtype, tolerance in ((jnp.float64, 1e-15), (jnp.float32, 2e-7)):
-        a = jnp.array([2.0, 0.0, 0.0], dtype)
-        b = jnp.array([3 * np.cos(angle), 3 * np.sin(angle), 0.0], dtype)
-        got = numerics.angle_between(a, b)
-        assert got.dtype == dtype
-        assert abs(float(got) - angle) <= tolerance
-        assert all(jnp.isfinite(g).all() for g in jax.grad(numerics.angle_between, (0, 1))(a, b))
+def test_arc_tangent_of_single_precision():
+    """A few units in the last place in every octant and at its borders, however long the vector."""
+    angle = np.append(angles(10_000, 0.5), np.arange(-7, 9) * np.pi / 8)
+    length = 10 ** np.random.default_rng(1).uniform(-12, 12, len(angle))
+    y, x = (np.asarray(length * f(angle), np.float32) for f in (np.sin, np.cos))
+    found = numerics.arctan2(jnp.asarray(y), jnp.asarray(x))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, np.arctan2(y.astype(float), x.astype(float)), rtol=2.5e-7)
+    axes = jnp.asarray([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]], jnp.float32)
+    np.testing.assert_allclose(numerics.arctan2(*axes.T), [0, np.pi / 2, np.pi, -np.pi / 2], rtol=1e-7)
+    check_grads(
+        jax.jit(numerics.arctan2), (jnp.asarray(y[:5], float), jnp.asarray(x[:5], float)), 2, rtol=1e-5
+    )
 
 
 def cube_root(a):

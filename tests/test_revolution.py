@@ -236,7 +236,9 @@ def test_derivatives_meet_central_differences(case):
 
 @pytest.mark.slow
 def test_reverse_mode_agrees_with_forward():
-    case = CASES["demand"]
+    # No face stays edge-on to the Sun, where rounding chooses the side of a kink.
+    law = ("nadir", "along_track", False)
+    case = revolution(edges=(0.1, 0.25), levels=(1.0, 0.2, 1.0), law=law, drive="one_axis")
 
     def energy(case):
         loads = revolution_loads(case, 32)
