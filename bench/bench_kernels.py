@@ -248,7 +248,7 @@ def loads_of(revolutions):
 
 
 def test_geometry(benchmark, dtype):
-    # shadow times and, by quadrature over the penumbra (orbit_average), the hidden time
+    # shadow times and, by quadrature over the penumbra, the hidden time
     revolutions = draw_revolutions(Draw(REVOLUTIONS, dtype))
     measure(benchmark, jax.vmap(revolution.geometry), (revolutions,), REVOLUTIONS, dtype)
 
