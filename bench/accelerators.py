@@ -214,6 +214,15 @@ def hottest_gradient(solve: str, _target):
     return jax.grad(total), march_arguments()
 
 
+def fluxes(_target):
+    """Orbit-averaged fluxes; a cell-step is one of the nodes of a revolution."""
+    import jax
+    from dawndusk.kernels import orbit_average
+
+    rows = jax.tree.map(lambda leaf: _shape(leaf, SATELLITES, 0), flagship().revolutions)
+    return orbit_average.fleet_fluxes, (rows,)
+
+
 def whole_solve(_target):
     """What `dawndusk run` compiles for the flagship case: loads, periodic orbit and quantities."""
     import jax
@@ -319,6 +328,7 @@ ROWS = (
         counted=False,
         timeout=2 * TIMEOUT,
     ),
+    Row("fluxes", fluxes, cell_steps=32),
     Row("gradient of transient", partial(hottest_gradient, "transient")),
     # One TPU stands for both: these take longest, and what differs between the two shows in the rows above.
     Row(
