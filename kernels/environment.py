@@ -22,6 +22,7 @@ from .rings import (
     arc,
     arccos,
     integrate,
+    over_both_arcs,
     ring_coordinate,
     sunlit_ring,
     visible_cap,
@@ -237,32 +238,18 @@ def _away(cap: Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact:
 def _overlap(A, B, face, C, D, sun, azimuth, cos_azimuth, sin_azimuth) -> Array:
     """Int of (A + B cos phi)(C + D cos(phi - azimuth)) over the phi at which both factors are positive.
 
-    Face arc |phi| < a_f, Sun arc |phi - azimuth| < a_s, 0 <= azimuth <= pi. They overlap once, or twice if
-    together they go round. The antiderivative is
+    The antiderivative is
 
         G(phi) = A C phi + B C sin phi + A D sin(phi - azimuth) + B D/2 [phi cos azimuth + sin(2 phi -
         azimuth)/2]
     """
-    a_f, c_f, s_f = face
-    a_s, c_s, s_s = sun
-    cd, sd = cos_azimuth, sin_azimuth
+    cd = cos_azimuth
     constant, BC, AD, BD = A * C + B * D * cd / 2, B * C, A * D, B * D / 4
 
     def G(phi, sin_phi, cos_phi, sin_diff, cos_diff):
         return constant * phi + BC * sin_phi + AD * sin_diff + BD * (sin_phi * cos_diff + cos_phi * sin_diff)
 
-    # The four ends: face -, face +, Sun -, Sun +.
-    f_minus = G(-a_f, -s_f, c_f, -s_f * cd - c_f * sd, c_f * cd - s_f * sd)
-    f_plus = G(a_f, s_f, c_f, s_f * cd - c_f * sd, c_f * cd + s_f * sd)
-    s_minus = G(azimuth - a_s, sd * c_s - cd * s_s, cd * c_s + sd * s_s, -s_s, c_s)
-    s_plus = G(azimuth + a_s, sd * c_s + cd * s_s, cd * c_s - sd * s_s, s_s, c_s)
-    low, high = azimuth - a_s, azimuth + a_s
-    upper = jnp.where(a_f < high, f_plus, s_plus)
-    lower = jnp.where(-a_f > low, f_minus, s_minus)
-    once = jnp.where(jnp.minimum(a_f, high) > jnp.maximum(-a_f, low), upper - lower, 0.0)
-    # The Sun's arc comes round from the other side by a whole turn.
-    again = s_plus - 2 * math.pi * constant - f_minus
-    return once + jnp.where(high - 2 * math.pi > -a_f, again, 0.0)
+    return over_both_arcs(G, constant, face, sun, azimuth, cos_azimuth, sin_azimuth)
 
 
 def _crossings(cap: Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array) -> tuple[Array, Array]:

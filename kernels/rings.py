@@ -127,3 +127,40 @@ def arccos(x: Array, exact: bool) -> Array:
         p = p * a + c
     p = p * safe_sqrt(1 - a)
     return jnp.where(x < 0, math.pi - p, p)
+
+
+def over_both_arcs(
+    G: Callable[..., Array],
+    mean: Array,
+    face: tuple[Array, Array, Array],
+    sun: tuple[Array, Array, Array],
+    azimuth: Array,
+    cos_azimuth: Array,
+    sin_azimuth: Array,
+) -> Array:
+    """Integral over the azimuths phi that lie in both arcs, |phi| < a_f and |phi - azimuth| < a_s.
+
+    They overlap once, or twice if together they go round.
+
+    Args:
+        G: Antiderivative at (phi, sin phi, cos phi, sin(phi - azimuth), cos(phi - azimuth)).
+        mean: Of the integrand over a turn.
+        face: a_f, its cosine and its sine: `arc`.
+        sun: a_s likewise.
+        azimuth: 0..pi, with its cosine and sine.
+    """
+    a_f, c_f, s_f = face
+    a_s, c_s, s_s = sun
+    cd, sd = cos_azimuth, sin_azimuth
+    # The four ends: face -, face +, Sun -, Sun +.
+    f_minus = G(-a_f, -s_f, c_f, -s_f * cd - c_f * sd, c_f * cd - s_f * sd)
+    f_plus = G(a_f, s_f, c_f, s_f * cd - c_f * sd, c_f * cd + s_f * sd)
+    s_minus = G(azimuth - a_s, sd * c_s - cd * s_s, cd * c_s + sd * s_s, -s_s, c_s)
+    s_plus = G(azimuth + a_s, sd * c_s + cd * s_s, cd * c_s - sd * s_s, s_s, c_s)
+    low, high = azimuth - a_s, azimuth + a_s
+    upper = jnp.where(a_f < high, f_plus, s_plus)
+    lower = jnp.where(-a_f > low, f_minus, s_minus)
+    once = jnp.where(jnp.minimum(a_f, high) > jnp.maximum(-a_f, low), upper - lower, 0.0)
+    # The Sun's arc comes round from the other side by a whole turn.
+    again = s_plus - 2 * math.pi * mean - f_minus
+    return once + jnp.where(high - 2 * math.pi > -a_f, again, 0.0)
