@@ -79,8 +79,8 @@ class Earth:
     rotation: Float[Array, "*batch"] | None = None
 
 
-def knocke(days: float, solar_flux: float) -> np.ndarray:
-    """`Earth.zonal` of Knocke, Ries and Tapley at a date. Host side, float64.
+def knocke(days: np.ndarray, solar_flux: np.ndarray) -> np.ndarray:
+    """`Earth.zonal` of Knocke's Earth at some dates, (*dates, 2, 3). Host side, float64.
 
         a = .34 + .10 cos(w (t - t0)) sin(lat) + .29 P2(sin lat)
         M = S/4 [.68 - .07 cos(w (t - t0)) sin(lat) - .18 P2(sin lat)]
@@ -89,13 +89,13 @@ def knocke(days: float, solar_flux: float) -> np.ndarray:
     satellites", AIAA 88-4292 (1988).
 
     Args:
-        days: Julian date.
-        solar_flux: S at the Earth [W/m2].
+        days: Julian dates, (*dates).
+        solar_flux: S at the Earth, (*dates) [W/m2].
     """
-    season = np.cos(2 * np.pi * np.remainder(days - KNOCKE_EPOCH, KNOCKE_YEAR) / KNOCKE_YEAR)
-    albedo, emissivity = np.array(KNOCKE_ALBEDO), np.array(KNOCKE_EMISSIVITY)
-    albedo[1], emissivity[1] = KNOCKE_ALBEDO_SEASON * season, KNOCKE_EMISSIVITY_SEASON * season
-    return np.stack([albedo, solar_flux / 4 * emissivity])
+    season = np.cos(2 * np.pi * np.remainder(days - KNOCKE_EPOCH, KNOCKE_YEAR) / KNOCKE_YEAR)[..., None]
+    albedo = np.array(KNOCKE_ALBEDO) + season * np.array([0, KNOCKE_ALBEDO_SEASON, 0])
+    emissivity = np.array(KNOCKE_EMISSIVITY) + season * np.array([0, KNOCKE_EMISSIVITY_SEASON, 0])
+    return np.stack([albedo, np.asarray(solar_flux)[..., None] / 4 * emissivity], axis=-2)
 
 
 def grid_harmonics(
@@ -136,16 +136,16 @@ def grid_harmonics(
     return fit(0, values.mean(axis=2).T).T, tesseral
 
 
-def in_season(days: float, months: np.ndarray) -> np.ndarray:
-    """Monthly values at a date, linear between the middles of months, the year closed. Host side.
+def in_season(days: np.ndarray, months: np.ndarray) -> np.ndarray:
+    """Monthly values at some dates, linear between the middles of months, the year closed. Host side.
 
     Args:
-        days: Julian date; the calendar is that of a mean year, a day off at most.
+        days: Julian dates, (*dates); the calendar is that of a mean year, a day off at most.
         months: January to December on the first axis.
     """
     middle = (np.cumsum(MONTH_DAYS) - np.array(MONTH_DAYS) / 2) / sum(MONTH_DAYS)
     part = np.remainder((days - YEAR_2000) / GREGORIAN_YEAR, 1.0)
-    weight = [np.interp(part, middle, column, period=1.0) for column in np.eye(12)]
+    weight = np.stack([np.interp(part, middle, column, period=1.0) for column in np.eye(12)], axis=-1)
     return np.tensordot(weight, months, 1)
 
 
