@@ -79,7 +79,7 @@ class Earth:
     rotation: Float[Array, "*batch"] | None = None
 
 
-def knocke(days: np.ndarray, solar_flux: np.ndarray) -> np.ndarray:
+def knocke(days: np.ndarray | float, solar_flux: np.ndarray | float) -> np.ndarray:
     """`Earth.zonal` of Knocke's Earth at some dates, (*dates, 2, 3). Host side, float64.
 
         a = .34 + .10 cos(w (t - t0)) sin(lat) + .29 P2(sin lat)
@@ -136,7 +136,7 @@ def grid_harmonics(
     return fit(0, values.mean(axis=2).T).T, tesseral
 
 
-def in_season(days: np.ndarray, months: np.ndarray) -> np.ndarray:
+def in_season(days: np.ndarray | float, months: np.ndarray) -> np.ndarray:
     """Monthly values at some dates, linear between the middles of months, the year closed. Host side.
 
     Args:
