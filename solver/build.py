@@ -296,8 +296,8 @@ def _earth(
     if e.earth == "uniform":
         return None
     if e.earth == "knocke":
-        # Every date has the same means: the season is odd in latitude.
-        months = earth.knocke(earth.YEAR_2000 + earth.KNOCKE_YEAR / 12 * np.arange(12), np.full(12, flux))
+        # From the northern winter on, in which a pole is at its brightest.
+        months = earth.knocke(earth.KNOCKE_EPOCH + earth.KNOCKE_YEAR / 12 * np.arange(12), np.full(12, flux))
         zonal = earth.knocke(days, dated_flux)
     else:
         months = earth_months(e.earth_table)

@@ -152,10 +152,11 @@ def _checked(axes: list[np.ndarray], values: dict[str, np.ndarray]) -> EarthGrid
     steps = np.concatenate([[2 * (latitude[0] + 90)], np.diff(latitude), [2 * (90 - latitude[-1])]])
     if steps.max() > WIDEST_DEG * (1 + 1e-6):
         k = int(np.argmax(steps))
-        between = f"{latitude[0] if k == 0 else latitude[k - 1]:g}"
-        between += " and the next row" if 0 < k < len(latitude) else " and the pole"
+        where = f"after {latitude[k - 1]:g}" if k else f"before {latitude[0]:g}"
+        gap = steps[k] if 0 < k < len(latitude) else steps[k] / 2
         raise EarthFileError(
-            f"latitude_deg: no row for too far after {between}; rows must be at most {WIDEST_DEG:g} deg apart"
+            f"latitude_deg: no row for {gap:g} deg {where}; rows must be at most {WIDEST_DEG:g} deg apart,"
+            " and half of that from the poles"
         )
     if np.any(np.diff(latitude) <= 0):
         raise EarthFileError("latitude_deg: a row is given twice")

@@ -1,4 +1,4 @@
-"""An Earth that varies: fluxes against direct integration, Knocke's model, tables, seasons, longitudes, derivatives."""
+"""An Earth that varies: fluxes by direct integration, Knocke's model, tables, seasons, longitudes, derivatives."""
 
 import math
 import re
@@ -200,8 +200,10 @@ def test_knocke_season():
 
 
 def test_infrared_of_a_polar_and_an_equatorial_orbit():
-    """A face to nadir sees K2 of the zonal P2, whatever the azimuth (Funk and Hecke); P2 has the mean 1/4 over a polar
-    orbit and -1/2 over an equatorial one."""
+    """A face to nadir sees K2 of the zonal P2, whatever the azimuth (Funk and Hecke).
+
+    P2 has the mean 1/4 over a polar orbit and -1/2 over an equatorial one.
+    """
     H = 7028.137 / 6378.137
     x, weight = np.polynomial.legendre.leggauss(60)
     psi = np.arccos(1 / H) * (x + 1) / 2
@@ -325,32 +327,42 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
-def test_derivatives_are_finite_where_directions_degenerate(dtype):
+@pytest.mark.parametrize("dtype", [jnp.float64, pytest.param(jnp.float32, marks=pytest.mark.slow)])
+def test_derivatives(dtype):
+    """With respect to place, face and Sun, in both modes: finite where directions degenerate, and right elsewhere."""
     earth = jax.tree.map(lambda x: x.astype(dtype), knocke())
-    place = on_device(*angles(*np.array(list(EDGES.values())).T), dtype=dtype)
+    edges, anywhere = angles(*np.array(list(EDGES.values())).T), directions(10, lowest=200)
+    k = len(EDGES)
+    place = on_device(
+        *(np.concatenate([a[..., :k], b[..., k:]], -1) for a, b in zip(edges, anywhere)), dtype=dtype
+    )
     rng = np.random.default_rng(9)
     weights = jnp.asarray(rng.normal(size=(2, 2, N)), dtype)
-    tangents = [jnp.asarray(rng.normal(size=x.shape), dtype) for x in place]
+    # Directions turn and stay of length one.
+    tangents = [rng.normal(size=x.shape) for x in place]
+    for x, t in zip(map(np.asarray, place), tangents):
+        t[...] = t - np.sum(x * t, axis=0) * x if x.ndim > 1 else 0.01 * t
+    tangents = on_device(*tangents, dtype=dtype)
 
-    def total(*place):
-        return jnp.sum(weights * fluxes(earth, *place))
+    @jax.jit
+    def each(*place):
+        return jnp.sum(weights * fluxes(earth, *place), axis=(0, 1))
 
-    backward = jax.jit(jax.grad(total, (0, 1, 2, 3)))(*place)
-    _, forward = jax.jit(lambda *place: jax.jvp(total, place, tuple(tangents)))(*place)
-    assert all(np.all(np.isfinite(g)) for g in backward)
+    _, forward = jax.jit(lambda *place: jax.jvp(each, place, tuple(tangents)))(*place)
+    slopes = jax.jit(jax.grad(lambda *place: jnp.sum(each(*place)), (0, 1, 2, 3)))(*place)
+    backward = sum(jnp.sum(g * t, axis=0) if g.ndim > 1 else g * t for g, t in zip(slopes, tangents))
+    assert np.all(np.isfinite(forward)) and all(np.all(np.isfinite(g)) for g in slopes)
     # No face gains more than a few times the solar flux per radian, or per Earth radius.
-    assert max(float(jnp.max(jnp.abs(g))) for g in backward) < 10 * S
-    expected = sum(jnp.sum(g * t) for g, t in zip(backward, tangents, strict=True))
-    np.testing.assert_allclose(forward, expected, rtol=1e-3 if dtype == jnp.float32 else 1e-9)
-
-
-def test_derivatives_at_ordinary_points():
-    """Coefficients, place, face and Sun; cap all lit or cut by the terminator, face that sees all of it or part."""
-    place = angles(
-        [10, 80, 60, 120, 100], [20, 20, 85, 95, 60], [30, 120, 40, 10, 150], [40, -60, 5, -20, 70]
-    )
-    check_grads(fluxes, (knocke(), *on_device(*place)), order=1, modes=("fwd", "rev"), rtol=1e-5)
+    assert max(float(jnp.max(jnp.abs(g))) for g in slopes) < 10 * S
+    # At an edge the two may take different sides of a kink.
+    atol = 0.5 if dtype == jnp.float32 else 1e-7
+    np.testing.assert_allclose(forward[k:], backward[k:], rtol=0, atol=atol)
+    if dtype == jnp.float64:
+        h = 1e-6
+        ahead, behind = (each(*(x + sign * h * t for x, t in zip(place, tangents))) for sign in (1, -1))
+        numerical = np.asarray((ahead - behind) / (2 * h))
+        # Central differences over a kink's neighbourhood, and rounding of 1e3 W/m2.
+        np.testing.assert_allclose(numerical[k:], forward[k:], rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.slow
