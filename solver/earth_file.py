@@ -173,7 +173,7 @@ def _checked(axes: list[np.ndarray], values: dict[str, np.ndarray]) -> EarthGrid
             where = np.unravel_index(np.argmax(bad), bad.shape)
             hint = ""
             if math.isnan(values[name][where]):
-                hint = "; fill the polar night, its albedo is not used" if name == "albedo" else ""
+                hint = "; give the polar night the albedo beside it" if name == "albedo" else ""
             raise EarthFileError(
                 f"{name}: got {values[name][where]:g} in {_place(axes, where)};"
                 f" must be from 0 to {most:g}{hint}"

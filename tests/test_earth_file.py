@@ -134,7 +134,7 @@ def without(start):
         (GOOD.replace("7,0.0,0.3,", "nan,0.0,0.3,"), "line 61: month and place must be finite numbers"),
         (
             GOOD.replace("7,0.0,0.3,", "7,0.0,nan,"),
-            "albedo: got nan in month 7 at latitude 0; must be from 0 to 1; fill",
+            "albedo: got nan in month 7 at latitude 0; must be from 0 to 1; give",
         ),
         (
             GOOD.replace("7,0.0,0.3,", "7,0.0,1.3,"),
@@ -228,7 +228,7 @@ def test_rows_have_their_season(tmp_path):
     zonal = fleet.revolutions.earth.zonal
     assert zonal.shape == (2, 2, 7) and fleet.revolutions.earth.tesseral is None
     # 21 June is 0.18 of the way from June (0.01 above July) to July, 21 December that from December to January.
-    np.testing.assert_allclose(zonal[1, 0, 0] - zonal[0, 0, 0], 0.01 * (5.18 - 0.82), atol=2e-4)
+    np.testing.assert_allclose(zonal[1, 0, 0] - zonal[0, 0, 0], 0.01 * (5.18 - 0.82), atol=6e-4)
     loads = jax.eval_shape(jax.vmap(lambda r: revolution_loads(r, 16), out_axes=-1), fleet.revolutions)
     assert loads.incident.shape == (16, 3, 3, 2)
     assert advance(fleet, 1000).earth.zonal.shape == zonal.shape
