@@ -104,8 +104,8 @@ def grid_harmonics(
     """`Earth.zonal` and `Earth.tesseral` nearest to a table. Host side, float64.
 
     Least squares over the rows, each weighted with the area of its cells (from halfway to the row before to
-    halfway to the next, or the pole), for each order of the Fourier series along the rows. The mean over the
-    globe is the table's.
+    halfway to the next, or the pole), for each order of the Fourier series along the rows. Summed over the
+    cells the series has the table's mean.
 
     Args:
         latitude: Of the rows, ascending [rad].
@@ -157,7 +157,9 @@ def ground(earth: Earth, direction: Float[Array, "3 *batch"]) -> Float[Array, "2
     """
     x, y, z = direction
     degrees = earth.zonal.shape[1]
-    total = sum(_outer(earth.zonal[:, n], P) for n, P in enumerate(_functions(z, 0, degrees)))
+    total = jnp.zeros((2, *z.shape), z.dtype)
+    for n, P in enumerate(_functions(z, 0, degrees)):
+        total = total + _outer(earth.zonal[:, n], P)
     if earth.tesseral is None:
         return total
     angle = jnp.broadcast_to(earth.rotation, z.shape)
