@@ -79,7 +79,7 @@ def map_of_continents(rotation=0.7, degree=12):
     return earth_of(zonal, tesseral, np.broadcast_to(rotation, N)), values, place
 
 
-# How each is made, and what its fluxes may be off [W/m2]: what the cap's polynomial drops grows with detail.: what the cap's polynomial drops grows with detail.
+# How each is made, and what its fluxes may be off [W/m2]: what the cap's polynomial drops grows with detail.
 EARTHS = {
     "knocke": (knocke, 0.02),
     "table": (table, 0.2),
