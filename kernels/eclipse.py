@@ -239,7 +239,7 @@ def zenith(
 
 
 def crossing_nodes(
-    contacts: Float[Array, "4 *batch"], n: int
+    contacts: Float[Array, "4 *batch"], n: int = CROSSING_NODES
 ) -> tuple[Float[Array, "m *batch"], Float[Array, "m *batch"]]:
     """Nodes and weights of a quadrature over both crossings of the penumbra, m = 2 n.
 
@@ -256,12 +256,11 @@ def crossing_nodes(
 
 
 def hidden_seconds(
-    orbit: Orbit, passage: Shadow, sun_distance: Float[Array, "*batch"], n: int = CROSSING_NODES
+    orbit: Orbit, passage: Shadow, sun_distance: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
     """Integral over a revolution of the hidden part of the solar disc, 1 - nu [s].
 
-    The umbra counts in full; each crossing of the penumbra by n of the `crossing_nodes` in eccentric anomaly: 1e-6 s
-    with 12.
+    The umbra counts in full; each crossing of the penumbra by the `crossing_nodes` in eccentric anomaly: 1e-6 s.
     """
     E, e = eccentric_contacts(orbit, passage), orbit.eccentricity
 
@@ -272,6 +271,6 @@ def hidden_seconds(
         lit = sunlit_at_zenith(*zenith_angle, orbit.semi_major_axis * radius, sun_distance)
         return total + weight * radius * (1 - lit), None
 
-    crossings, _ = jax.lax.scan(add, jnp.zeros_like(e), crossing_nodes(E, n))
+    crossings, _ = jax.lax.scan(add, jnp.zeros_like(e), crossing_nodes(E))
     umbra = E[2] - E[1] - e * (sincos(E[2])[0] - sincos(E[1])[0])
     return (umbra + crossings) / mean_motion(orbit.semi_major_axis)

@@ -1,32 +1,33 @@
 """Direct Sun, albedo and Earth infrared on a flat one-sided face near a spherical, diffuse Earth.
 
 The albedo of a face is an integral of (Sun on the ground) x (ground seen by the face) over the visible cap.
-On a ring of ground points that all see the satellite under one angle, both factors are A + B cos(azimuth),
-cut at zero, and the azimuth integral is closed (`_overlap`). What is left is a one-dimensional integral
-over rings. Rings are counted by
-
-    y = cosine of the satellite's zenith angle at the ground,   y = sqrt(H^2 - 1) sinh(w),   H = r/R
-
-in which the solid angle is dOmega = y dw dphi / H, with no singularity near the limb however low the orbit.
-It is cut where an arc begins (the face's horizon, the terminator), and each piece starts with a square: w =
-w0 - L u^2 turns the 3/2 power of an arc that opens into an analytic function of u, so that Gauss-Legendre
-converges exponentially.
+On a ring of ground points that all see the satellite under one angle (`rings`), both factors are A + B
+cos(azimuth), cut at zero, and the azimuth integral is closed (`_overlap`). What is left is a one-dimensional
+integral over rings, cut where an arc begins.
 
 Derived in docs/physics.md, "Albedo".
 """
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .numerics import gauss_legendre, safe_arccos, safe_sqrt
+from .numerics import safe_sqrt
+from .rings import (
+    VERTICAL,
+    Cap,
+    arc,
+    arccos,
+    integrate,
+    over_both_arcs,
+    ring_coordinate,
+    sunlit_ring,
+    visible_cap,
+    zenith_cosine,
+)
 from .vector import dot, norm, unit
 from .view_factor import plate_to_sphere
 
@@ -37,9 +38,6 @@ CAP_NODES = (5, 5)
 FACE_NODES = (6, 5)
 # Nodes a piece of the reference method: 1e-11 of the albedo factor.
 EXACT_NODES = 24
-# Squared sine below which a direction counts as vertical: the albedo no longer depends on the azimuth
-# there.
-VERTICAL = 1e-10
 # 1 - |cosine| of an azimuth that counts as 0 or 180 degrees to a derivative, which is left wrong by its square root;
 # rounding over this is what the angle's own derivative would be wrong by.
 AHEAD = {"float32": 1e-5, "float64": 1e-10}
@@ -119,7 +117,7 @@ def albedo_factor(
         cos_sun: Cosine of the angle between the face's normal and the Sun.
         r_over_R: Distance from the Earth's centre over its radius, > 1.
     """
-    cap = _cap(cos_zenith, r_over_R)
+    cap = visible_cap(cos_zenith, r_over_R)
     return _both_sides(cap, _cap_flux(cap, exact=True), cos_tilt, cos_sun, exact=True)[0]
 
 
@@ -141,7 +139,7 @@ def albedo_factor_pairs(
     Returns:
         F of the faces, and F of the opposite faces.
     """
-    cap = _cap(cos_zenith, r_over_R)
+    cap = visible_cap(cos_zenith, r_over_R)
     flux = _cap_flux(cap, exact)
     # A loop rather than one more axis: on a CPU the arrays of one face stay contiguous, 4 times faster.
     return lax.map(lambda x: _both_sides(cap, flux, *x, exact), (cos_tilt, cos_sun))
@@ -157,17 +155,8 @@ def view_factor_pairs(
     return F, jnp.maximum(F - cos_tilt / H**2, 0.0)
 
 
-class _Cap(NamedTuple):
-    """The ground in view, whatever the face."""
-
-    H: Array
-    k: Array  # sqrt(H^2 - 1)
-    cos_zenith: Array
-    sin_zenith: Array
-
-
 def _both_sides(
-    cap: _Cap, flux: tuple[Array, Array], cos_tilt: Array, cos_sun: Array, exact: bool
+    cap: Cap, flux: tuple[Array, Array], cos_tilt: Array, cos_sun: Array, exact: bool
 ) -> tuple[Array, Array]:
     """Albedo factors of a face and of the face opposite to it, from the lit ground `flux` of `_cap_flux`."""
     sin_tilt = jnp.sqrt(jnp.maximum(1 - cos_tilt**2, VERTICAL))
@@ -187,183 +176,86 @@ def _both_sides(
     return jnp.where(facing, toward, away), jnp.where(facing, away, toward)
 
 
-def _cap(cos_zenith: Array, r_over_R: Array) -> _Cap:
-    sin_zenith = jnp.sqrt(jnp.maximum(1 - cos_zenith**2, VERTICAL))
-    return _Cap(r_over_R, safe_sqrt(r_over_R**2 - 1), cos_zenith, sin_zenith)
-
-
-def _cap_flux(cap: _Cap, exact: bool) -> tuple[Array, Array]:
+def _cap_flux(cap: Cap, exact: bool) -> tuple[Array, Array]:
     """Lit ground in view, weighted with the cosine from nadir, and with the sine towards the Sun's azimuth.
 
     The second is divided by the sine of the Sun's zenith angle, to which it is proportional.
     """
 
     def sunlit(w):
-        y, sin_eta, cos_eta, C, D = _ring(cap, w)
+        y, sin_eta, cos_eta, C, D = sunlit_ring(cap, w)
         return 2 * math.pi * y * cos_eta * C, math.pi * y * sin_eta * D
 
     def crossed(w):
-        y, sin_eta, cos_eta, C, D = _ring(cap, w)
-        a, c, s = _arc(C, D, exact)
+        y, sin_eta, cos_eta, C, D = sunlit_ring(cap, w)
+        a, c, s = arc(C, D, exact)
         return 2 * y * cos_eta * (C * a + D * s), y * sin_eta * (2 * C * s + D * (a + s * c))
 
     zero = jnp.zeros_like(cap.H)
-    w_nadir, w_sun = _w(cap, jnp.ones_like(cap.H)), _w(cap, _y(cap, cap.sin_zenith))
+    w_nadir = ring_coordinate(cap, jnp.ones_like(cap.H))
+    w_sun = ring_coordinate(cap, zenith_cosine(cap, cap.sin_zenith))
     sunlit_nodes, crossed_nodes = (EXACT_NODES, EXACT_NODES) if exact else CAP_NODES
-    day = _integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth="none")
-    dusk = _integrate(crossed, w_sun, zero, crossed_nodes)
+    day = integrate(sunlit, w_nadir, w_sun, sunlit_nodes, smooth="none")
+    dusk = integrate(crossed, w_sun, zero, crossed_nodes)
     down, across = (jnp.where(cap.cos_zenith > 0, a, 0.0) + b for a, b in zip(day, dusk))
     return down / (math.pi * cap.H), across / (math.pi * cap.H * cap.sin_zenith)
 
 
-def _away(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact: bool) -> Array:
+def _away(cap: Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array, exact: bool) -> Array:
     """Albedo factor of faces turned away from the Earth, cos_tilt < EDGE_ON.
 
     They see the rings between their horizon and the limb. From the horizon to the ring that touches the
     terminator the ground is all lit, or all dark.
     """
     sin_azimuth = safe_sqrt(1 - cos_azimuth**2)
-    azimuth = _arccos(cos_azimuth, exact)
+    azimuth = arccos(cos_azimuth, exact)
 
     def sunlit(w):
-        y, sin_eta, cos_eta, C, D = _ring(cap, w)
+        y, sin_eta, cos_eta, C, D = sunlit_ring(cap, w)
         A, B = cos_eta * cos_tilt, sin_eta * sin_tilt
-        a, c, s = _arc(A, B, exact)
+        a, c, s = arc(A, B, exact)
         return (y * (2 * C * (A * a + B * s) + D * cos_azimuth * (2 * A * s + B * (a + s * c))),)
 
     def crossed(w):
-        y, sin_eta, cos_eta, C, D = _ring(cap, w)
+        y, sin_eta, cos_eta, C, D = sunlit_ring(cap, w)
         A, B = cos_eta * cos_tilt, sin_eta * sin_tilt
-        face, sun = _arc(A, B, exact), _arc(C, D, exact)
+        face, sun = arc(A, B, exact), arc(C, D, exact)
         return (y * _overlap(A, B, face, C, D, sun, azimuth, cos_azimuth, sin_azimuth),)
 
     zero = jnp.zeros_like(cos_tilt)
-    w_face = _w(cap, safe_sqrt(1 - (cap.H * cos_tilt) ** 2))
-    w_sun = jnp.minimum(w_face, _w(cap, _y(cap, cap.sin_zenith)))
+    w_face = ring_coordinate(cap, safe_sqrt(1 - (cap.H * cos_tilt) ** 2))
+    w_sun = jnp.minimum(w_face, ring_coordinate(cap, zenith_cosine(cap, cap.sin_zenith)))
     if exact:
         cuts = [w_sun, *(jnp.minimum(w_face, w) for w in _crossings(cap, cos_tilt, sin_tilt, cos_azimuth))]
         cuts = [w_face, *jnp.sort(jnp.stack(cuts), axis=0)[::-1], zero]
         total = sum(
-            _integrate(crossed, a, b, EXACT_NODES, smooth="both")[0] for a, b in itertools.pairwise(cuts)
+            integrate(crossed, a, b, EXACT_NODES, smooth="both")[0] for a, b in itertools.pairwise(cuts)
         )
     else:
-        (day,) = _integrate(sunlit, w_face, w_sun, FACE_NODES[0])
-        (dusk,) = _integrate(crossed, w_sun, zero, FACE_NODES[1])
+        (day,) = integrate(sunlit, w_face, w_sun, FACE_NODES[0])
+        (dusk,) = integrate(crossed, w_sun, zero, FACE_NODES[1])
         total = jnp.where(cap.cos_zenith > 0, day, 0.0) + dusk
     return total / (math.pi * cap.H)
-
-
-def _integrate(
-    f: Callable[[Array], tuple[Array, ...]], start: Array, stop: Array, n: int, smooth: str = "start"
-) -> list[Array]:
-    """Integrals of f(w) from stop up to start by n Gauss-Legendre nodes in u, w = start - (start - stop) t.
-
-    t = u^2 for a 3/2 power at the start ("start"), u^2 (3 - 2 u) for one at each end ("both"), or u ("none").
-    """
-    u, weight = gauss_legendre(n)
-    match smooth:
-        case "both":
-            t, weight = u * u * (3 - 2 * u), weight * 6 * u * (1 - u)
-        case "start":
-            t, weight = u * u, weight * 2 * u
-        case "none":
-            t = u
-    length = start - stop
-    table = jnp.asarray(np.stack([t, weight], axis=1), start.dtype)
-
-    # A loop, and nothing kept from it for the reverse pass: written out, its gradient compiles for minutes.
-    @jax.checkpoint
-    def add(total, node):
-        return [a + node[1] * x for a, x in zip(total, f(start - length * node[0]))], None
-
-    zero = [jnp.zeros_like(x) for x in jax.eval_shape(f, start)]
-    return [length * x for x in lax.scan(add, zero, table)[0]]
-
-
-def _ring(cap: _Cap, w: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Ring w: y, sine and cosine of its nadir angle, and the Sun on its ground C + D cos(azimuth): C, D."""
-    e = jnp.exp(w)
-    y = cap.k * (e - 1 / e) / 2
-    # A piece of no length may lie at nadir, where there is no ring to divide by.
-    sin_gamma = jnp.sqrt(jnp.maximum(1 - y * y, VERTICAL))
-    sin_eta, cos_eta = sin_gamma / cap.H, cap.k * (e + 1 / e) / (2 * cap.H)
-    # Earth-central angle psi = zenith angle gamma at the ground - nadir angle eta at the satellite.
-    cos_psi = y * cos_eta + sin_gamma * sin_eta
-    sin_psi = sin_eta * cap.k / e
-    return y, sin_eta, cos_eta, cos_psi * cap.cos_zenith, sin_psi * cap.sin_zenith
-
-
-def _w(cap: _Cap, y: Array) -> Array:
-    """Ring coordinate, asinh(y/k)."""
-    x = y / cap.k
-    return jnp.log(x + jnp.sqrt(x * x + 1))
-
-
-def _y(cap: _Cap, cos_psi: Array) -> Array:
-    """Cosine of the satellite's zenith angle at Earth-central angle psi; 0 beyond the limb."""
-    x = jnp.maximum(cap.H * cos_psi - 1, 0.0)
-    return x / jnp.sqrt(cap.H**2 + 1 - 2 * cap.H * cos_psi)
-
-
-def _arc(A: Array, B: Array, exact: bool) -> tuple[Array, Array, Array]:
-    """Half-width of the azimuths where A + B cos > 0 (B > 0), its cosine and its sine."""
-    c = jnp.clip(-A / B, -1, 1)
-    return _arccos(c, exact), c, safe_sqrt(1 - c * c)
-
-
-def _arccos(x: Array, exact: bool) -> Array:
-    """arccos on [-1, 1]. Fast and of single precision: sqrt(1 - |x|) times a polynomial, 2e-8 rad (Abramowitz and
-    Stegun 4.4.46)."""
-    if exact or x.dtype != jnp.float32:
-        return safe_arccos(x)
-    a = jnp.abs(x)
-    p = -0.0012624911
-    for c in (
-        0.0066700901,
-        -0.0170881256,
-        0.0308918810,
-        -0.0501743046,
-        0.0889789874,
-        -0.2145988016,
-        1.5707963050,
-    ):
-        p = p * a + c
-    p = p * safe_sqrt(1 - a)
-    return jnp.where(x < 0, math.pi - p, p)
 
 
 def _overlap(A, B, face, C, D, sun, azimuth, cos_azimuth, sin_azimuth) -> Array:
     """Int of (A + B cos phi)(C + D cos(phi - azimuth)) over the phi at which both factors are positive.
 
-    Face arc |phi| < a_f, Sun arc |phi - azimuth| < a_s, 0 <= azimuth <= pi. They overlap once, or twice if
-    together they go round. The antiderivative is
+    The antiderivative is
 
         G(phi) = A C phi + B C sin phi + A D sin(phi - azimuth) + B D/2 [phi cos azimuth + sin(2 phi -
         azimuth)/2]
     """
-    a_f, c_f, s_f = face
-    a_s, c_s, s_s = sun
-    cd, sd = cos_azimuth, sin_azimuth
+    cd = cos_azimuth
     constant, BC, AD, BD = A * C + B * D * cd / 2, B * C, A * D, B * D / 4
 
     def G(phi, sin_phi, cos_phi, sin_diff, cos_diff):
         return constant * phi + BC * sin_phi + AD * sin_diff + BD * (sin_phi * cos_diff + cos_phi * sin_diff)
 
-    # The four ends: face -, face +, Sun -, Sun +.
-    f_minus = G(-a_f, -s_f, c_f, -s_f * cd - c_f * sd, c_f * cd - s_f * sd)
-    f_plus = G(a_f, s_f, c_f, s_f * cd - c_f * sd, c_f * cd + s_f * sd)
-    s_minus = G(azimuth - a_s, sd * c_s - cd * s_s, cd * c_s + sd * s_s, -s_s, c_s)
-    s_plus = G(azimuth + a_s, sd * c_s + cd * s_s, cd * c_s - sd * s_s, s_s, c_s)
-    low, high = azimuth - a_s, azimuth + a_s
-    upper = jnp.where(a_f < high, f_plus, s_plus)
-    lower = jnp.where(-a_f > low, f_minus, s_minus)
-    once = jnp.where(jnp.minimum(a_f, high) > jnp.maximum(-a_f, low), upper - lower, 0.0)
-    # The Sun's arc comes round from the other side by a whole turn.
-    again = s_plus - 2 * math.pi * constant - f_minus
-    return once + jnp.where(high - 2 * math.pi > -a_f, again, 0.0)
+    return over_both_arcs(G, constant, face, sun, azimuth, cos_azimuth, sin_azimuth)
 
 
-def _crossings(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array) -> tuple[Array, Array]:
+def _crossings(cap: Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array) -> tuple[Array, Array]:
     """Rings through the two ground points where the terminator meets the horizon of a face.
 
     Points p of the unit sphere with p.s = 0 and p.n = n.sat, in axes with the Sun's azimuth in x: the
@@ -376,5 +268,6 @@ def _crossings(cap: _Cap, cos_tilt: Array, sin_tilt: Array, cos_azimuth: Array) 
     middle = (-cos_tilt - ns * cap.cos_zenith) * offset / q
     rise = sin_tilt * cap.sin_zenith * safe_sqrt(1 - cos_azimuth**2) / jnp.sqrt(q)
     half = safe_sqrt(1 - offset * offset / q) * rise
-    near, far = (_w(cap, _y(cap, jnp.clip(middle + s * half, -1, 1))) for s in (-1, 1))
+    cos_psi = (jnp.clip(middle + s * half, -1, 1) for s in (-1, 1))
+    near, far = (ring_coordinate(cap, zenith_cosine(cap, x)) for x in cos_psi)
     return near, far

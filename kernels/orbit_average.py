@@ -11,7 +11,7 @@ whole vectors of satellites.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .attitude import array_normal, body_axes, in_eci
+from .earth import Earth, earth_fluxes
 from .eclipse import (
     Shadow,
     crossing_nodes,
@@ -48,20 +49,22 @@ FACES = (*BODY_FACES, "radiator_0", "radiator_1", "array_front", "array_back")
 
 
 @pytree
-class Earth:
-    """What the Earth sends: uniform, diffuse.
+class Sources:
+    """What shines on a satellite: the Sun, and a diffuse Earth.
 
     Attributes:
         solar_flux: At the Earth and at the satellite [W/m2].
-        albedo: [-].
-        infrared: Emitted at `radius` [W/m2].
+        albedo: Of a uniform Earth [-]. Not used with `earth`.
+        infrared: Of a uniform Earth, emitted at `radius` [W/m2]. Not used with `earth`.
         radius: Of the reflecting and radiating sphere [m].
+        earth: None for a uniform Earth, or one that varies over the ground.
     """
 
     solar_flux: Float[Array, "*batch"]
     albedo: Float[Array, "*batch"]
     infrared: Float[Array, "*batch"]
     radius: Float[Array, "*batch"]
+    earth: Earth | None = None
 
 
 @pytree
@@ -107,6 +110,8 @@ class _Instant(NamedTuple):
     """Directions at one point of the orbit. Planes first where there are several."""
 
     radius: Array  # over the semi-major axis; also dM/dE
+    up: Array
+    planes: Sequence[Array]  # their normals
     cos_zenith: Array
     sin_zenith: Array
     cos_tilt: Array
@@ -133,6 +138,8 @@ class _Passage(NamedTuple):
         planes = normals(up, v)
         return _Instant(
             radius,
+            up,
+            planes,
             *zenith(self.shadow, cos_nu, sin_nu),
             jnp.stack([-dot(plane, up) for plane in planes]),
             jnp.stack([dot(plane, self.sun_hat) for plane in planes]),
@@ -154,7 +161,7 @@ def mean_fluxes(
     orbit: Orbit,
     sun_hat: Float[Array, "3 *batch"],
     sun_distance: Float[Array, "*batch"],
-    earth: Earth,
+    sources: Sources,
     normals: Normals,
     n: int = 32,
     exact: bool = False,
@@ -165,15 +172,16 @@ def mean_fluxes(
         orbit: Its mean anomaly is not used.
         sun_hat: Unit vector to the Sun.
         sun_distance: [m].
-        earth: What the Earth sends.
+        sources: What shines on them.
         normals: Outward unit normals of the planes, (planes, 3, *batch), from position and velocity of any length.
             Static.
         n: Nodes a revolution for albedo and infrared; direct Sun has its own, n/8 for each piece. Static.
-        exact: Albedo by the reference method, to 1e-10 at each node, in place of the fast one. Static.
+        exact: Albedo of a uniform Earth by the reference method, to 1e-10 at each node, in place of the fast one.
+            Static.
     """
     passage = _passage(orbit, sun_hat, sun_distance)
-    solar = over(earth.solar_flux, _direct(passage, normals, n))
-    earthly, _ = _round(passage, earth, normals, n, exact)
+    solar = over(sources.solar_flux, _direct(passage, normals, n))
+    earthly, _ = _round(passage, sources, normals, n, exact)
     return jnp.concatenate([solar[None], earthly])
 
 
@@ -189,7 +197,7 @@ def mean_sunlight(
     Arguments as in `mean_fluxes`.
     """
     passage = _passage(orbit, sun_hat, sun_distance)
-    hidden = hidden_seconds(orbit, passage.shadow, sun_distance, _crossing_nodes(n))
+    hidden = hidden_seconds(orbit, passage.shadow, sun_distance)
     return _direct(passage, normals, n), hidden / period(orbit.semi_major_axis)
 
 
@@ -210,8 +218,12 @@ def revolution_fluxes(
     """
     orbit, s = revolution.orbit, revolution.surfaces
     passage = _passage(orbit, revolution.sun_hat, revolution.sun_distance)
-    earth = Earth(
-        revolution.solar_flux, revolution.albedo, revolution.earth_infrared, revolution.earth_radius
+    sources = Sources(
+        revolution.solar_flux,
+        revolution.albedo,
+        revolution.earth_infrared,
+        revolution.earth_radius,
+        revolution.earth,
     )
 
     def normals(up, ahead):
@@ -253,8 +265,8 @@ def revolution_fluxes(
         absorbed = alpha * (found[0] + found[1]) + epsilon * found[2]
         return jnp.concatenate([found, absorbed[None]])
 
-    solar = over(earth.solar_flux, _direct(passage, normals, n))
-    earthly, extremes = _round(passage, earth, normals, n, exact, track)
+    solar = over(sources.solar_flux, _direct(passage, normals, n))
+    earthly, extremes = _round(passage, sources, normals, n, exact, track)
     peak, least = extremes.peak, extremes.least
     mean = track(jnp.concatenate([solar[None], earthly]))
     times = seconds_from_noon(orbit, passage.shadow)
@@ -264,8 +276,7 @@ def revolution_fluxes(
     return Fluxes(
         period=P,
         beta=arctan2(z, safe_sqrt(x * x + y * y)),
-        eclipse_fraction=hidden_seconds(orbit, passage.shadow, revolution.sun_distance, _crossing_nodes(n))
-        / P,
+        eclipse_fraction=hidden_seconds(orbit, passage.shadow, revolution.sun_distance) / P,
         umbra_seconds=umbra,
         penumbra_seconds=times[3] - times[0] - umbra,
         incident=mean[:3],
@@ -307,11 +318,6 @@ def fleet_fluxes(
     return jax.tree.map(joined, found)
 
 
-def _crossing_nodes(n: int) -> int:
-    """Nodes of a penumbra crossing beside n of a revolution."""
-    return max(4, 3 * n // 16)
-
-
 # --------------------------------------------------------------------------------------------- direct Sun
 
 
@@ -335,8 +341,7 @@ def _direct(passage: _Passage, normals: Normals, n: int) -> Array:
     weight = (length * weight.reshape(spread)).reshape(-1, *first.shape)
     zero = jnp.zeros_like(_both(passage.at(first, normals).cos_sun))
     total, _ = lax.scan(lambda *a: add(*a, crossing=False), zero, (E, weight))
-    crossings = crossing_nodes(passage.contacts, _crossing_nodes(n))
-    total, _ = lax.scan(lambda *a: add(*a, crossing=True), total, crossings)
+    total, _ = lax.scan(lambda *a: add(*a, crossing=True), total, crossing_nodes(passage.contacts))
     return total / (2 * math.pi)
 
 
@@ -418,7 +423,7 @@ class _Extremes(NamedTuple):
 
 
 def _round(
-    passage: _Passage, earth: Earth, normals: Normals, n: int, exact: bool, track: Callable | None = None
+    passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: Callable | None = None
 ) -> tuple[Array, _Extremes | None]:
     """Means of albedo and infrared, (2, 2, planes, *batch), and extremes of what `track` makes of the incident flux.
 
@@ -429,15 +434,19 @@ def _round(
 
     def fluxes(E):
         now = passage.at(E, normals)
-        H = passage.orbit.semi_major_axis * now.radius / earth.radius
+        H = passage.orbit.semi_major_axis * now.radius / sources.radius
+        if sources.earth is not None:
+            planes = jnp.stack([jnp.stack([*plane]) for plane in now.planes])
+            where = now.up, H, planes, passage.sun_hat
+            return now, jnp.stack(earth_fluxes(sources.earth, *where, sources.solar_flux))
         reflected = jnp.stack(albedo_factor_pairs(now.cos_tilt, now.cos_zenith, now.cos_sun, H, exact))
         infrared = jnp.stack(view_factor_pairs(now.cos_tilt, H))
-        sunlight = earth.solar_flux * earth.albedo
-        return now, jnp.stack([over(sunlight, reflected), over(earth.infrared, infrared)])
+        sunlight = sources.solar_flux * sources.albedo
+        return now, jnp.stack([over(sunlight, reflected), over(sources.infrared, infrared)])
 
     def see(now, earthly):
         lit = passage.sunlit(now)
-        solar = over(earth.solar_flux * lit, _both(now.cos_sun))
+        solar = over(sources.solar_flux * lit, _both(now.cos_sun))
         return _Seen(track(jnp.concatenate([solar[None], earthly])), lit > FULL)
 
     def look(state, node):

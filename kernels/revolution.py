@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from . import vector
 from .attitude import Attitude, array_normal, body_axes, in_eci
+from .earth import Earth, earth_fluxes
 from .eclipse import hidden_seconds, seconds_from_noon, shadow, shadow_times, sunlit_fraction
 from .environment import albedo_factor_pairs, view_factor_pairs
 from .orbit import Orbit, orbit_normal, period, position_at_time
@@ -57,8 +58,8 @@ class Revolution:
         sun_hat: Unit vector to the Sun, in the axes of the orbit's elements.
         sun_distance: [m].
         solar_flux: At the satellite [W/m2].
-        albedo: [-].
-        earth_infrared: Emitted flux at earth_radius [W/m2].
+        albedo: Of a uniform Earth [-]. Not used with `earth`.
+        earth_infrared: Emitted flux of a uniform Earth at earth_radius [W/m2]. Not used with `earth`.
         earth_radius: Of the radiating and reflecting sphere [m].
         attitude: Pointing law.
         radiator_normal_body: Outward unit normal of radiator face 0, body axes.
@@ -70,6 +71,7 @@ class Revolution:
         eclipse_demand: Factor on the demand while less than half of the Sun is in view [-].
         incident: None, or prescribed constant incident flux [solar, albedo, infrared] x radiator face
             [W/m2] that replaces what is computed for the radiator, shadow and open view included.
+        earth: None for a uniform Earth, or one that varies over the ground.
         array_drive: "fixed", "one_axis" or "two_axis". Static.
     """
 
@@ -88,6 +90,7 @@ class Revolution:
     demand_levels: Float[Array, " k+1"]
     eclipse_demand: Float[Array, ""]
     incident: Float[Array, "3 2"] | None = None
+    earth: Earth | None = None
     array_drive: str = static(default="fixed")
 
 
@@ -204,7 +207,7 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
 
         jax.vmap(lambda revolution: revolution_loads(revolution, n), out_axes=-1)
 
-    Albedo by `environment.albedo_factor_pairs`, 0.01 W/m2.
+    Albedo by `environment.albedo_factor_pairs`, 0.01 W/m2, or `earth.earth_fluxes`.
 
     Args:
         n_steps: See `step_times`. Static.
@@ -212,14 +215,18 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
     ends = step_times(revolution, n_steps)
     dt, time = jnp.diff(ends), (ends[1:] + ends[:-1]) / 2
     instants = jax.vmap(lambda t: _instant(revolution, t), out_axes=-1)(time)
-    sunlit, cos_tilt, cos_zenith, cos_sun, H = instants
+    sunlit, up, normals, cos_tilt, cos_zenith, cos_sun, H = instants
 
     # Five planes, both sides of each: body x, y, z, radiator, array.
     S = revolution.solar_flux
     sun = S * sunlit[None]
     solar = [sun * jnp.maximum(cos_sun, 0.0), sun * jnp.maximum(-cos_sun, 0.0)]
-    albedo = [S * revolution.albedo * F for F in albedo_factor_pairs(cos_tilt, cos_zenith, cos_sun, H)]
-    infrared = [revolution.earth_infrared * F for F in view_factor_pairs(cos_tilt, H)]
+    if revolution.earth is None:
+        albedo = [S * revolution.albedo * F for F in albedo_factor_pairs(cos_tilt, cos_zenith, cos_sun, H)]
+        infrared = [revolution.earth_infrared * F for F in view_factor_pairs(cos_tilt, H)]
+    else:
+        sun_hat = jnp.broadcast_to(revolution.sun_hat[:, None], up.shape)
+        albedo, infrared = earth_fluxes(revolution.earth, up, H, normals, sun_hat, S)
     solar, albedo, infrared = (jnp.stack(x) for x in (solar, albedo, infrared))
 
     s = revolution.surfaces
@@ -255,7 +262,7 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
 
 
 def _instant(revolution: Revolution, t: Array) -> tuple[Array, ...]:
-    """Sunlit fraction, and the cosines and distance that the fluxes on the five planes depend on."""
+    """Sunlit fraction, direction, normals of the five planes, and the cosines and distance of their fluxes."""
     sun_hat = revolution.sun_hat
     r, v = position_at_time(revolution.orbit, sun_hat, t)
     axes = body_axes(r, v, sun_hat, revolution.attitude)
@@ -266,7 +273,8 @@ def _instant(revolution: Revolution, t: Array) -> tuple[Array, ...]:
     cos_tilt = jnp.stack([-vector.dot(plane, up) for plane in planes])
     cos_sun = jnp.stack([vector.dot(plane, sun_hat) for plane in planes])
     nu = sunlit_fraction(r, sun_hat * revolution.sun_distance)
-    return nu, cos_tilt, vector.dot(up, sun_hat), cos_sun, distance / revolution.earth_radius
+    up, normals = jnp.stack(up), jnp.stack(planes)
+    return nu, up, normals, cos_tilt, vector.dot(up, sun_hat), cos_sun, distance / revolution.earth_radius
 
 
 def _absorbed(incident: Array, solar_absorptance: Array, emissivity: Array) -> Array:

@@ -30,7 +30,8 @@ def plate_to_sphere(
     """
     H2 = r_over_R * r_over_R
     k, q2 = safe_sqrt(H2 - 1), 1 - H2 * cos_tilt**2
-    cut = q2 > 0
+    # A multiplication fused with the subtraction leaves remainders below rounding, of whose root the slope is noise.
+    cut = q2 > jnp.finfo(q2.dtype).eps
     q = jnp.sqrt(jnp.where(cut, q2, 1.0))
     F = (arctan2(q, k) + (cos_tilt * arctan2(q, -k * cos_tilt) - k * q) / H2) / math.pi
     return jnp.where(cut, jnp.maximum(F, 0.0), jnp.maximum(cos_tilt, 0.0) / H2)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from ..kernels import timescale, view_factor
+from ..kernels import earth, timescale, view_factor
 from ..kernels.attitude import Attitude
 from ..kernels.battery import Battery, faded_capacity
 from ..kernels.constants import AU, SIGMA, ZERO_CELSIUS
@@ -30,7 +30,7 @@ from ..kernels.solar_array import SolarArray, degraded_efficiency
 from . import constellation as constellations
 from .case import CaseError
 from .constellation import host_float64
-from .schema import LEVELS, Case, Structure, polynomial
+from .schema import LEVELS, Case, EarthTable, Structure, polynomial
 from .schema import Bus as BusSection
 
 KILO = 1e3
@@ -38,6 +38,7 @@ KILOWATT_HOUR = 3.6e6  # J
 MILLI = 1e-3
 SPREAD_CUT = 3.0  # draws of [spread] stay within so many sigma
 BATTERY_WH_PER_KG = 150.0  # Li-ion cells with packaging, where a case gives no mass
+EARTH_DEGREE = 16  # of a gridded Earth's series, from 24 rows on
 # No throttling: the factor stays 1 whatever the temperature (floor 1), between finite points.
 UNTHROTTLED = (1000.0, 2000.0, 1.0)
 
@@ -246,7 +247,7 @@ def _revolutions(
     scaled = e.scale_with_distance
     if scaled is None:
         scaled = e.level == "nominal" and given is None
-    solar_flux = flux * ((AU / distance) ** 2 if scaled else np.ones_like(distance))
+    dated_flux = flux * ((AU / sun.distance) ** 2 if scaled else np.ones_like(sun.distance))
     edges, levels, eclipse_demand = _demand(case)
     incident = None
     if e.incident is not None:
@@ -260,7 +261,7 @@ def _revolutions(
         orbit=jax.tree.map(lambda leaf: leaf.astype(cast), _wrapped(orbits)),
         sun_hat=sun.direction[inverse].astype(cast),
         sun_distance=distance.astype(cast),
-        solar_flux=solar_flux.astype(cast),
+        solar_flux=dated_flux[inverse].astype(cast),
         albedo=rows.first(albedo if e.albedo is None else e.albedo),
         earth_infrared=rows.first(infrared if e.earth_infrared_w_m2 is None else e.earth_infrared_w_m2),
         earth_radius=rows.first(KILO * e.earth_radius_km),
@@ -272,8 +273,57 @@ def _revolutions(
         demand_levels=rows.first(levels),
         eclipse_demand=rows.first(eclipse_demand),
         incident=incident,
+        earth=_earth(case, rows, pairs.sum(axis=1), inverse, flux, dated_flux),
         array_drive=drive,
     )
+
+
+def _earth(
+    case: Case, rows: _Rows, days: np.ndarray, inverse: np.ndarray, flux: float, dated_flux: np.ndarray
+) -> earth.Earth | None:
+    """The Earth of every row, None where it is uniform.
+
+    Args:
+        days: Distinct Julian dates.
+        inverse: Which of them each row has.
+        flux: Solar flux before it follows the distance [W/m2].
+        dated_flux: Solar flux of each date [W/m2].
+
+    Raises:
+        CaseError: scaled to the case's mean albedo, some ground reflects more than all.
+    """
+    e = case.environment
+    if e.earth == "uniform":
+        return None
+    if e.earth == "knocke":
+        # From the northern winter on, in which a pole is at its brightest.
+        months = earth.knocke(earth.KNOCKE_EPOCH + earth.KNOCKE_YEAR / 12 * np.arange(12), np.full(12, flux))
+        zonal = earth.knocke(days, dated_flux)
+    else:
+        months = earth_months(e.earth_table)
+        zonal = earth.in_season(days, months)
+    own, factor = months[:, :, 0].mean(axis=0), np.ones(2)
+    for i, given in enumerate((e.albedo, e.earth_infrared_w_m2)):
+        if given is not None:
+            factor[i] = given / own[i]
+    if e.albedo is not None:
+        z = np.sin(np.linspace(-math.pi / 2, math.pi / 2, 181))
+        brightest = np.max(np.polynomial.legendre.legval(z, months[:, 0].T)) * factor[0]
+        if brightest > 1:
+            raise CaseError(
+                f"{case.source}: environment.albedo: got {e.albedo:g} with earth = '{e.earth}', which then reflects"
+                f" {brightest:.3g} somewhere; must be <= {e.albedo / brightest:.4g}"
+            )
+    zonal = (factor[:, None] * zonal)[inverse].astype(rows.dtype)
+    return _unchecked(earth.Earth, zonal=zonal, tesseral=None, rotation=None)
+
+
+def earth_months(table: EarthTable) -> np.ndarray:
+    """`Earth.zonal` of each month of a table, (12, 2, degrees)."""
+    latitude = np.radians(table.latitude_deg)
+    values = np.stack([np.asarray(table.albedo), np.asarray(table.infrared_w_m2)])
+    degree = min(EARTH_DEGREE, 2 * len(latitude) // 3)
+    return np.stack([earth.grid_harmonics(latitude, month, degree)[0] for month in np.moveaxis(values, 2, 0)])
 
 
 def _wrapped(orbits: Orbit) -> Orbit:

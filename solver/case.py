@@ -18,8 +18,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from . import tle
-from .schema import Case, Section
+from . import earth_file, tle
+from .schema import INLINED, Case, Section
 
 HASH_DIGITS = 16
 
@@ -67,7 +67,7 @@ def validate(
         folder: Where relative paths of the case start; the working directory if None.
         changed: Keys that the command line has set, marked in messages.
     """
-    data = _with_tle(data, source, folder or Path())
+    data = _with_earth(_with_tle(data, source, folder or Path()), source, folder or Path())
     try:
         case = Case.model_validate(data)
     except ValidationError as error:
@@ -79,11 +79,12 @@ def validate(
 def case_hash(case: Case) -> str:
     """First 16 hexadecimal digits of SHA-256 over the resolved case as canonical JSON.
 
-    Defaults are written out, keys sorted, 600 and 600.0 are one number. Where a TLE file lies does not
-    count, its text does.
+    Defaults are written out, keys sorted, 600 and 600.0 are one number. Where a file of element sets or a
+    table of the Earth lies does not count, what it holds does.
     """
     data = case.model_dump(mode="json", by_alias=True)
     data["orbit"].pop("file", None)
+    data["environment"].pop("earth_file")
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
@@ -125,15 +126,11 @@ def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str
     orbit = data.get("orbit")
     if not isinstance(orbit, Mapping) or orbit.get("kind") != "tle" or not isinstance(orbit.get("file"), str):
         return data
-    file = Path(orbit["file"])
     if "lines" not in orbit:
-        found = file if file.is_absolute() else folder / file
         try:
-            text = found.read_text(encoding="utf-8-sig")
+            text = _beside(orbit["file"], folder).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise CaseError(
-                f"{source}: orbit.file: got {orbit['file']!r}; {_lower(error.strerror or '')}"
-            ) from None
+            raise CaseError(f"{source}: orbit.file: {_unread(orbit['file'], error)}") from None
         except UnicodeDecodeError:
             raise CaseError(f"{source}: orbit.file: got {orbit['file']!r}; not a text file") from None
         orbit = {**orbit, "lines": text.splitlines()}
@@ -142,6 +139,37 @@ def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str
     except tle.TleError as error:
         raise CaseError(*(f"{orbit['file']}: {line}" for line in error.lines)) from None
     return {**data, "orbit": orbit}
+
+
+def _with_earth(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str, Any]:
+    """The case with its table of the Earth in it, averaged over longitude: a revolution that repeats knows none."""
+    section = data.get("environment")
+    if not isinstance(section, Mapping) or section.get("earth") != "grid" or "earth_table" in section:
+        return data
+    name = section.get("earth_file")
+    if not isinstance(name, str):
+        return data
+    try:
+        grid = earth_file.read(_beside(name, folder))
+    except OSError as error:
+        raise CaseError(f"{source}: environment.earth_file: {_unread(name, error)}") from None
+    except earth_file.EarthFileError as error:
+        raise CaseError(f"{name}: {error}") from None
+    table = {
+        "latitude_deg": grid.latitude_deg.tolist(),
+        "albedo": grid.albedo.mean(axis=2).round(6).T.tolist(),
+        "infrared_w_m2": grid.infrared_w_m2.mean(axis=2).round(4).T.tolist(),
+    }
+    return {**data, "environment": {**section, "earth_table": table}}
+
+
+def _beside(name: str, folder: Path) -> Path:
+    """A file that a case names."""
+    return Path(name) if Path(name).is_absolute() else folder / name
+
+
+def _unread(name: str, error: OSError) -> str:
+    return f"got {name!r}; {_lower(error.strerror or 'cannot be read')}"
 
 
 # -------------------------------------------------------------------------------------------- overrides
@@ -323,7 +351,7 @@ _KINDS: dict[str, type[Section]] = {
 
 
 def _keys(model: type[Section]) -> dict[str, Any]:
-    return {info.alias or name: info for name, info in model.model_fields.items() if name != "lines"}
+    return {info.alias or name: info for name, info in model.model_fields.items() if name not in INLINED}
 
 
 def _models(place: Sequence[str | int]) -> list[type[Section]]:

@@ -17,7 +17,7 @@ from . import build, devices
 from . import case as cases
 from . import constellation as constellations
 from .quantities import FACES, SOURCES, celsius
-from .schema import Section
+from .schema import INLINED, Section
 
 YEAR_DAYS = 366
 # Unit in a case file -> (SI unit, factor, offset)
@@ -88,6 +88,8 @@ def keys(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Key, value and unit of everything that a case holds, defaults included, None left out."""
     for name, info in type(section).model_fields.items():
         value, key = getattr(section, name), prefix + (info.alias or name)
+        if value is None or name in INLINED:
+            continue
         if isinstance(value, Section):
             yield from keys(value, f"{key}.")
         elif isinstance(value, dict):
@@ -96,7 +98,7 @@ def keys(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for i, part in enumerate(value):
                 yield from keys(part, f"{key}.{i}.")
-        elif value is not None and name != "lines":
+        else:
             unit = re.search(r"\[([^\]]+)\]$", info.description or "")
             yield key, value, "" if unit is None or unit[1] == "-" else unit[1]
 
@@ -129,6 +131,7 @@ def derived(case: Any, precision: str) -> dict[str, str]:
         "period": _range(period / 60, "min"),
         "inclination": _range(np.degrees(found.planes.inclination), "deg", 4),
         **_season(case),
+        **_earth(case, fleet.revolutions),
     }
     weight = loads.dt / period
     incident = np.sum(loads.incident * weight[:, None, None], axis=0)
@@ -147,6 +150,26 @@ def derived(case: Any, precision: str) -> dict[str, str]:
     if mass:
         out["mass"] = f"{float(mass):,.1f} kg"
     return out
+
+
+def _earth(case: Any, revolutions: Any) -> dict[str, str]:
+    """An Earth that varies: its means over the globe at the epochs, how far its series is from the table."""
+    e = case.environment
+    if revolutions.earth is None:
+        return {}
+    albedo, infrared = (np.asarray(revolutions.earth.zonal[:, i, 0]) for i in range(2))
+    text = f"{e.earth}: mean albedo {_range(albedo, digits=4)}, mean infrared {_range(infrared, 'W/m2')}"
+    if e.earth_table is None:
+        return {"Earth": text}
+    z = np.sin(np.radians(e.earth_table.latitude_deg))
+    months = build.earth_months(e.earth_table)
+    series = np.stack([np.polynomial.legendre.legval(z, month.T) for month in months], axis=-1)
+    table = np.stack([np.asarray(e.earth_table.albedo), np.asarray(e.earth_table.infrared_w_m2)])
+    off = np.sqrt(np.mean((series - table) ** 2, axis=(1, 2)))
+    return {
+        "Earth": f"{text}; {len(z)} latitudes, averaged over longitude, as a series of degree"
+        f" {months.shape[2] - 1} with rms errors {off[0]:.2g} and {off[1]:.2g} W/m2"
+    }
 
 
 def _tubes(case: Any, params: Any) -> str:

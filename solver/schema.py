@@ -61,6 +61,10 @@ Slope = Annotated[Number, Field(ge=-0.1, le=0.1)]
 Slopes = Annotated[tuple[Slope, ...], Field(max_length=3)]
 
 
+# Keys that loading fills in from a file, so that the case is complete without it; not written by users.
+INLINED = ("lines", "earth_table")
+
+
 def refuse(key: str, message: str) -> PydanticCustomError:
     """An error at `key` (dotted, below the model that raises it), for a check between keys."""
     # Braces would be read as a template of the message.
@@ -297,6 +301,26 @@ LEVELS = {
 }
 
 
+YEAR = Field(min_length=12, max_length=12)
+
+
+class EarthTable(Section):
+    """Means along the parallels of a table of the Earth."""
+
+    latitude_deg: tuple[Number, ...] = key("Of the rows, ascending", "deg")
+    albedo: tuple[Annotated[tuple[Fraction, ...], YEAR], ...] = key("Twelve months for each row", "-")
+    infrared_w_m2: tuple[Annotated[tuple[Flux, ...], YEAR], ...] = key("Likewise, emitted", "W/m2")
+
+    @model_validator(mode="after")
+    def _rows(self):
+        for name in ("albedo", "infrared_w_m2"):
+            if len(getattr(self, name)) != len(self.latitude_deg):
+                raise refuse(
+                    name, f"got {len(getattr(self, name))} rows; latitude_deg has {len(self.latitude_deg)}"
+                )
+        return self
+
+
 class Environment(Section):
     """Sun and Earth."""
 
@@ -314,6 +338,16 @@ class Environment(Section):
     earth_infrared_w_m2: Number | None = key(
         "Earth's outgoing infrared in place of the level's", "W/m2", None, ge=0, le=500
     )
+    earth: Literal["uniform", "knocke", "grid"] = key(
+        "uniform: one albedo and one infrared flux; knocke: by latitude and season (Knocke 1988); grid: a table by"
+        " latitude and month. For the last two albedo and earth_infrared_w_m2 are means over globe and year, to which"
+        " they are scaled, and level is nominal",
+        default="uniform",
+    )
+    earth_file: Text | None = key(
+        "Table for earth grid, .csv or .nc, relative to the case file", default=None, min_length=1
+    )
+    earth_table: EarthTable | None = key("The table of the file, mean over longitude", default=None)
     earth_radius_km: Number = key(
         "Radius of the sphere that reflects and radiates; the shadow always has 6378.137 km",
         "km",
@@ -326,6 +360,24 @@ class Environment(Section):
         "Surfaces, cells and battery as new, or after mass.life_years", default="beginning"
     )
     incident: Incident | None = key("Prescribed flux on the radiator", default=None)
+
+    @model_validator(mode="after")
+    def _earth(self):
+        if self.earth != "grid" and self.earth_file is not None:
+            raise refuse(
+                "earth_file", f"got {self.earth_file!r} with earth = '{self.earth}'; only 'grid' has it"
+            )
+        if self.earth == "uniform":
+            return self
+        if self.level != "nominal":
+            raise refuse(
+                "level",
+                f"got '{self.level}' with earth = '{self.earth}'; the levels are those of a uniform Earth: give"
+                " solar_flux_w_m2, albedo and earth_infrared_w_m2, to which this one is scaled",
+            )
+        if self.earth == "grid" and self.earth_table is None:
+            raise refuse("earth_file", "missing; earth = 'grid' needs it")
+        return self
 
 
 # --------------------------------------------------------------------------------------------- attitude
@@ -1436,7 +1488,7 @@ def markdown(model: type[Section]) -> str:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     # `kind` first: pydantic puts inherited keys before it.
     for name, info in sorted(model.model_fields.items(), key=lambda item: item[0] != "kind"):
-        if name == "lines" and model is TleOrbit:  # filled in on loading, not written by users
+        if name in INLINED:
             continue
         default = "**needed**" if info.is_required() else _default(info.default)
         kind = _kind(info.annotation, list(info.metadata))

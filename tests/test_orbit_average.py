@@ -12,6 +12,7 @@ import pytest
 from dawndusk.kernels import eclipse, environment, orbit_average, vector
 from dawndusk.kernels.attitude import Attitude
 from dawndusk.kernels.constants import AU, R_EARTH, R_SUN
+from dawndusk.kernels.earth import KNOCKE_EPOCH, Earth, knocke
 from dawndusk.kernels.orbit import Orbit, period, position_at_time
 from dawndusk.kernels.revolution import Revolution, Surfaces, revolution_loads
 from dawndusk.kernels.sun import sun_position
@@ -51,8 +52,8 @@ def normals_under(sun):
     return normals
 
 
-def earth_like(x, solar_flux=S):
-    return orbit_average.Earth(
+def sources_like(x, solar_flux=S):
+    return orbit_average.Sources(
         solar_flux + 0 * x, jnp.full_like(x, ALBEDO), jnp.full_like(x, INFRARED), jnp.full_like(x, R_EARTH)
     )
 
@@ -66,7 +67,7 @@ def circular(a, beta):
 def means(a, beta, n, exact=False):
     orbit, sun = circular(a, beta)
     distance = jnp.full_like(a, AU)
-    return orbit_average.mean_fluxes(orbit, sun, distance, earth_like(a), normals_under(sun), n, exact)
+    return orbit_average.mean_fluxes(orbit, sun, distance, sources_like(a), normals_under(sun), n, exact)
 
 
 # W/m2. Measured: 0.035 with 32, 1.4e-3 with 64, both albedo; 7.5e-5 with 128 and the exact albedo; direct Sun 5e-6
@@ -211,6 +212,20 @@ def test_means_and_extremes_are_those_of_dense_samples(law):
     assert np.all(np.asarray(found.absorbed_peak) >= np.asarray(found.absorbed) - 1e-9)
 
 
+@pytest.mark.slow
+def test_an_earth_that_varies_is_that_of_the_loads():
+    """Knocke's Earth at the solstice, each satellite with coefficients of its own."""
+    fleet = satellites("nadir")
+    zonal = np.tile(knocke(KNOCKE_EPOCH, S), (len(ORBITS), 1, 1))
+    zonal[1] *= 0.5
+    fleet = replace(fleet, earth=Earth(jnp.asarray(zonal)))
+    found = jax.jit(lambda fleet: orbit_average.fleet_fluxes(fleet, 64))(fleet)
+    incident, dt, _ = (np.asarray(x) for x in dense(fleet))
+    weight = (dt / dt.sum(axis=1, keepdims=True))[:, :, None, None]
+    ours = np.moveaxis(np.asarray(found.incident)[:, 6:9], -1, 0)
+    np.testing.assert_allclose(ours, np.sum(weight * incident, axis=1), rtol=0, atol=0.05)
+
+
 def test_blocks_and_known_axes_change_nothing():
     """Rows by blocks of two, and planes that coincide with the body's."""
     fleet = satellites("nadir")
@@ -289,10 +304,10 @@ EPOCH = 2_461_000.5
 def of_elements(x):
     """Mean fluxes from altitude [Mm], inclination, node [rad], day and eccentricity, rows last."""
     h, i, raan, day, e = x
-    sun, distance = sun_position(jnp.full_like(day, EPOCH), day)
+    sun, distance = jax.vmap(sun_position, out_axes=-1)(jnp.full_like(day, EPOCH), day)
     orbit = Orbit(R_EARTH + 1e6 * h, e, i, raan, jnp.full_like(h, 0.3), jnp.zeros_like(h))
-    earth = earth_like(h, S * (AU / distance) ** 2)
-    return orbit_average.mean_fluxes(orbit, sun, distance, earth, normals_under(sun), 32)
+    sources = sources_like(h, S * (AU / distance) ** 2)
+    return orbit_average.mean_fluxes(orbit, sun, distance, sources, normals_under(sun), 32)
 
 
 def near_onset(x):
