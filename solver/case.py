@@ -22,6 +22,7 @@ from . import tle
 from .schema import Case, Section
 
 HASH_DIGITS = 16
+MOST_LINES = 20  # of bad lines named before it says how many more
 
 
 class CaseError(ValueError):
@@ -121,7 +122,11 @@ def find(path: str | Path) -> Path:
 
 
 def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str, Any]:
-    """The case with the text of its TLE file in it, checked line by line."""
+    """The case with the text of its TLE file in it.
+
+    Raises:
+        CaseError: it cannot be read, or has more bad element sets than good ones.
+    """
     orbit = data.get("orbit")
     if not isinstance(orbit, Mapping) or orbit.get("kind") != "tle" or not isinstance(orbit.get("file"), str):
         return data
@@ -137,11 +142,20 @@ def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str
         except UnicodeDecodeError:
             raise CaseError(f"{source}: orbit.file: got {orbit['file']!r}; not a text file") from None
         orbit = {**orbit, "lines": text.splitlines()}
+    lines = orbit["lines"]
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        return data  # the models say what is wrong
     try:
-        tle.parse(orbit["lines"])
+        tle.parse(lines)
     except tle.TleError as error:
-        raise CaseError(*(f"{orbit['file']}: {line}" for line in error.lines)) from None
+        raise CaseError(*first_of([f"{orbit['file']}: {line}" for line in error.lines])) from None
     return {**data, "orbit": orbit}
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """The first lines of a list, and how many more there are."""
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 # -------------------------------------------------------------------------------------------- overrides

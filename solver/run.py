@@ -77,6 +77,7 @@ def run(
     precision: str = "single",
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, rows: None,
+    warn: Callable[[str], None] = lambda message: None,
     processes: Processes = ALONE,
 ) -> Outcome:
     """Solve every row of a case into the directory `out`, going on from what it already holds.
@@ -87,6 +88,7 @@ def run(
         precision: "single" or "double".
         chunk: Rows per device solved at once, of a run that begins; as many as `devices` says and memory holds.
         progress: Called with rows done and rows in all, after each chunk.
+        warn: Called with each thing that is left out of the run, before it begins.
         processes: Which of the processes of the run this one is; the first waits for the others' rows.
 
     Raises:
@@ -102,6 +104,8 @@ def run(
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
                 fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+        for message in cases.first_of(fleet.left_out):
+            warn(f"left out: {message}")
         rows = row_count(fleet)
         if kept is None:
             size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
@@ -433,6 +437,8 @@ def conclude(outcome: Outcome) -> None:
         "device": outcome.devices.get("kind", ""),
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
+    if fleet.left_out:
+        attributes["left_out"] = "\n".join(fleet.left_out)
     if outcome.accuracy is not None:
         attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
     good = scalars["status"] != results.FAILED

@@ -41,6 +41,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         "complete": bool(np.all(status != NOT_RUN)),
         "failed": _who(status == FAILED, fleet),
         "not_converged": _who(status == 1, fleet),
+        "left_out": list(fleet.left_out),
     }
     warnings, infeasible = [], []
     if good.any():
@@ -66,6 +67,11 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         infeasible = [
             f"no periodic state: {_listed(found['failed'])}; no row of the case has a finite solution"
         ]
+    if fleet.left_out:
+        warnings.append(
+            f"{len(fleet.left_out):,} element sets left out, {fleet.left_out[0]}"
+            + (" and others, all in summary.json" if len(fleet.left_out) > 1 else "")
+        )
     found["warnings"], found["infeasible"] = warnings, infeasible
     wall = outcome.wall
     found["wall_s"] = {
@@ -309,10 +315,12 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
 
     device = summary["device"]
     head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
-    console.print(f"\n[bold]{head}[/bold], {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
+    console.print(f"\n{head}", style="bold", end="")
+    console.print(f", {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
     if not summary["complete"]:
         console.print(
-            f"[yellow]interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved[/]"
+            f"interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved",
+            style="yellow",
         )
     if "quantities" in summary:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -351,7 +359,8 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}"
     )
     for text in summary["warnings"]:
-        console.print(f"[yellow]warning:[/] {text}", highlight=False)
+        console.print("warning:", style="yellow", end=" ")
+        console.print(text, highlight=False)
 
 
 def _show_accuracy(accuracy, console, Table) -> None:

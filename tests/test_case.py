@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from dawndusk.solver import case as cases
+from dawndusk.solver import tle
 
 ROOT = Path(__file__).parent.parent
 TLES = json.loads((Path(__file__).parent / "reference" / "eclipse_tle.json").read_text())["cases"]
@@ -228,8 +229,6 @@ def test_tle_file_missing(tmp_path):
 
 def bad(line: str, start: int, text: str) -> str:
     """A line with other characters from column `start` (from 0), its checksum made right."""
-    from dawndusk.solver import tle
-
     line = line[:start] + text + line[start + len(text) :]
     return line[:68] + str(tle.checksum(line))
 
@@ -237,23 +236,40 @@ def bad(line: str, start: int, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "fleet.tle: no element set in the file"),
-        (f"{L1}\n{L2[:-1]}9\n", "fleet.tle: line 2: checksum is 9; the digits add up to 3"),
-        (f"{L1[:60]}\n{L2}\n", "fleet.tle: line 1: 60 characters long; must be 69"),
-        (f"A\n{L1}\n", "fleet.tle: line 2: is not followed by its line 2"),
-        (f"{L1}\n{L1}\n{L2}\n", "fleet.tle: line 1: is not followed by its line 2"),
-        (f"{L1}\nB\n{L2}\n", "fleet.tle: line 2: line 2 of the set that starts on line 1 is expected here"),
-        (f"{L2}\n", "fleet.tle: line 1: a line 2 without its line 1 before it"),
-        (f"{L1}\n{TLES[1]['l2']}\n", "fleet.tle: line 2: catalogue number 70003; line 1 has 70001"),
+        ("", "no element set in the file"),
+        (f"{L1}\n{L2[:-1]}9\n", "line 2: checksum is 9; the digits add up to 3"),
+        (f"{L1[:60]}\n{L2}\n", "line 1: 60 characters long; must be 69"),
+        (f"{L1[:40]}é{L1[41:]}\n{L2}\n", "line 1: has a character that is not ASCII"),
+        (f"A\n{L1}\n", "line 2: is not followed by its line 2"),
+        (f"{L1}\nB\n{L2}\n", "line 1: is not followed by its line 2"),
+        (f"{L2}\n", "line 1: a line 2 without its line 1 before it"),
+        (f"{L1}\n{TLES[1]['l2']}\n", "line 2: catalogue number 70003; line 1 has 70001"),
+        (f"{L1}\n{bad(L2, 8, ' 53.x500')}\n", "line 2: inclination: got '53.x500' in columns 9-16"),
         (
-            f"{L1}\n{bad(L2, 8, ' 53.x500')}\n",
-            "fleet.tle: line 2: inclination: got '53.x500' in columns 9-16",
+            f"{L1}\n{bad(L2, 8, '253.0500')}\n",
+            "line 2: inclination: got 253.0500; must lie between 0 and 180",
         ),
-        (
-            f"{L1}\n{bad(L2, 52, '00.00000000')}\n",
-            "fleet.tle: line 2: mean motion: got '00.00000000'; must be > 0",
-        ),
+        (f"{L1}\n{bad(L2, 26, '1 29310')}\n", "line 2: eccentricity: got '1 29310' in columns 27-33"),
+        (f"{bad(L1, 20, '000.50000000')}\n{L2}\n", "line 1: epoch day: got 000.50000000; must lie between 1"),
+        (f"{bad(L1, 53, ' 1x834-4')}\n{L2}\n", "line 1: drag term: got '1x834-4' in columns 54-61"),
+        (f"{L1}\n{bad(L2, 52, '00.00000000')}\n", "line 2: mean motion: got 00.00000000; must be > 0"),
+        (f"{L1}\n{bad(L2, 52, '1_.00000000')}\n", "line 2: mean motion: got '1_.00000000'"),
     ],
 )
 def test_bad_tle_line_is_named(tmp_path, text, message):
-    assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(message)
+    """Alone it ends the case; among good ones the case runs without it, and names the same line."""
+    assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(f"fleet.tle: {message}")
+    good = "\n".join(line for one in TLES[1:4] for line in (one["l1"], one["l2"]))
+    case = cases.load(tle_case(tmp_path, f"{text}{good}\n"))
+    sets, wrong = tle.parse(case.orbit.lines)
+    assert [one.line1 for one in sets] == [one["l1"] for one in TLES[1:4]]
+    assert not text or wrong[0].startswith(message)
+
+
+def test_tle_file_with_more_bad_sets_than_good_ones_is_refused(tmp_path):
+    """It is damaged, or something else; what is wrong with the first twenty is said."""
+    wrong = f"{L1}\n{L2[:-1]}9\n"
+    assert cases.load(tle_case(tmp_path, f"{wrong}{L1}\n{L2}\n"))
+    lines = refusal(tle_case(tmp_path, f"{wrong * 30}{L1}\n{L2}\n")).splitlines()
+    assert len(lines) == 21 and lines[-1] == "and 10 more"
+    assert lines[19] == "fleet.tle: line 40: checksum is 9; the digits add up to 3"
