@@ -60,6 +60,7 @@ _COLUMNS = {
         (52, 63, "mean motion", r"\d{1,2}\.\d+", (0, 20)),
     ),
 }
+_BLANKS = {"1": (8, 17, 32, 43, 52, 61, 63), "2": (7, 16, 25, 33, 42, 51)}  # columns between the fields
 _FIELDS = {
     kind: [
         (start, end, meaning, re.compile(form, re.ASCII), limits)
@@ -124,6 +125,9 @@ def _problem(line: str) -> str:
         return f"{len(line)} characters long; must be 69"
     if line[68] != str(checksum(line)):
         return f"checksum is {line[68]}; the digits add up to {checksum(line)}"
+    for column in _BLANKS[line[0]]:
+        if line[column] != " ":
+            return f"got {line[column]!r} in column {column + 1}; must be blank"
     for start, end, meaning, form, limits in _FIELDS[line[0]]:
         text = line[start:end]
         if not form.fullmatch(text if form.pattern == _POWER else text.strip()):
