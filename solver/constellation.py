@@ -16,7 +16,7 @@ from ..kernels import orbit as orbits
 from ..kernels import sun, timescale
 from ..kernels.constants import DAY, R_EARTH
 from ..kernels.orbit import Orbit
-from . import tle
+from . import size, tle
 from .case import CaseError, first_of
 from .schema import Case, ClusterOrbit, ElementsOrbit, SunSynchronousOrbit, TleOrbit, WalkerOrbit
 
@@ -111,8 +111,10 @@ def constellation(case: Case) -> Constellation:
     """Planes and satellites of a case.
 
     Raises:
-        CaseError: a beta angle out of reach, or no element set that SGP4 can carry to every epoch.
+        CaseError: a beta angle out of reach, no element set that SGP4 can carry to every epoch, or more satellites
+            and epochs than memory holds.
     """
+    size.refuse_fleet(case)
     match case.orbit:
         case SunSynchronousOrbit():
             return _planes(case, *_sun_synchronous(case, case.orbit))

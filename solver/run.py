@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..kernels import march, orbit, revolution, satellite, sun
-from . import build, devices, results
+from . import build, devices, results, size
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
 from .quantities import MAPS, SCALARS, quantities
@@ -92,7 +92,8 @@ def run(
         processes: Which of the processes of the run this one is; the first waits for the others' rows.
 
     Raises:
-        RunDirectoryError: `out` belongs to another run, or one is at work there.
+        RunDirectoryError: `out` belongs to another run or to none, cannot be written, or a run is at work there.
+        CaseError: the case cannot be built, or is too large for the memory or the disk that there is.
     """
     wall = Walls()
     if precision == "double":
@@ -100,6 +101,12 @@ def run(
     plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
     with ExitStack() as held:
         with together(processes):
+            size.refuse_run(
+                case,
+                np.dtype(devices.PRECISIONS[precision]).itemsize,
+                SMALLEST_CHUNK if chunk is None else 1,
+                None if results.begun(out) else out,
+            )
             held.enter_context(results.claim(out, processes.index))
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
@@ -108,8 +115,7 @@ def run(
             warn(f"left out: {message}")
         rows = row_count(fleet)
         if kept is None:
-            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
-            solver = Solver(case, fleet, size, wall)
+            solver = Solver(case, fleet, devices.chunk_rows(rows, chunk, SMALLEST_CHUNK), wall)
             if chunk is None:
                 solver.fit(devices.memory())
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
