@@ -162,9 +162,9 @@ def _most_in_use(device: Any) -> int | None:
 def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
     """Rows that a process solves at once, the same number on each of its devices.
 
-    That number is `per_device` (or all rows, if they are fewer), or as many as fill a device; for a small run half its rows, rounded up to a power of
-    two and to whole vector registers. It follows from the run alone, whatever the number of devices: XLA's code for
-    another number of rows rounds differently.
+    That number is `per_device` (all rows, if they are fewer), or as many as fill a device; for a small run half its
+    rows, rounded up to a power of two and to whole vector registers. It follows from the run alone, whatever the
+    number of devices: XLA's code for another number of rows rounds differently.
     """
     import jax
 

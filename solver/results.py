@@ -411,13 +411,12 @@ def open_run(path: Path) -> Any:
     maps and series on `revolution`. Of a run that was stopped, or is still at work, it holds what there is: rows that
     were not reached have the status NOT_RUN and no numbers.
     """
-    import xarray as xr
 
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     sealed = (store / _SEAL).exists()
-    dataset = xr.open_zarr(store, consolidated=sealed)
+    dataset = _opened(store, consolidated=sealed)
     index = dataset["revolution_index"]
     if not sealed:
         scalars = read_rows(Path(path), int(index.max()) + 1)
@@ -431,11 +430,19 @@ def _unfilled(value: np.ndarray) -> np.ndarray:
 
 def open_featured(path: Path, group: str) -> Any:
     """Series and map of the revolution with the hottest chip (panel without one), or the longest eclipse."""
-    import xarray as xr
 
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     if not (store / group).exists():
         raise RunDirectoryError(f"{path} is not the directory of a finished run: it has no {DATASET}/{group}")
-    return xr.open_zarr(store, group=group, consolidated=False)
+    return _opened(store, group=group, consolidated=False)
+
+
+def _opened(store: Path, **how: Any) -> Any:
+    import xarray as xr
+
+    try:
+        return xr.open_zarr(store, **how)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunDirectoryError(f"{store} is damaged, or is no dataset of a run") from None

@@ -62,7 +62,9 @@ def refuse_fleet(case: Case) -> None:
     """Raise CaseError if the fleet does not fit the machine's memory, or the dataset's numbering."""
     several = {key: count for key, count in counts(case).items() if count > 1}
     places = math.prod(several.values())
-    said = f"{case.source}: {' x '.join(several)}: got {' x '.join(f'{count:,}' for count in several.values())}"
+    said = (
+        f"{case.source}: {' x '.join(several)}: got {' x '.join(f'{count:,}' for count in several.values())}"
+    )
     needed = PER_PLACE * places + PER_SATELLITE * (places // case.epoch.count) + PER_ROW * rows(case)
     have = devices.machine_memory()
     if needed > have:

@@ -15,6 +15,10 @@ from .results import FAILED, NOT_RUN, write_text
 from .run import Clock, first_place
 
 MOST_LINES = 12  # of a table by epoch or by plane
+UNCLOSED_HEAT = 0.05  # relative; the time step's own error is far below it in all but the thinnest panels
+UNCLOSED_BUS = (
+    1e-3  # relative; rounding alone, which single precision keeps below it for any sensible battery
+)
 NAMED = 20  # satellites named in a list before it says how many more
 US_DATA_CENTRES_TWH_2023 = 176.0  # 4.4 % of US electricity; Shehabi et al., LBNL 2024
 TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on launch cost
@@ -69,7 +73,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         ]
     if fleet.left_out:
         warnings.append(
-            f"{len(fleet.left_out):,} element sets left out, {fleet.left_out[0]}"
+            f"element sets left out: {len(fleet.left_out):,}, {fleet.left_out[0]}"
             + (" and others, all in summary.json" if len(fleet.left_out) > 1 else "")
         )
     found["warnings"], found["infeasible"] = warnings, infeasible
@@ -287,6 +291,13 @@ def _warnings(found, case, scalars, good) -> list[str]:
         out.append(
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
             f" {_listed(found['not_converged'])}"
+        )
+    heat, bus = (np.abs(scalars[f"{name}_residual"]) for name in ("heat", "bus"))
+    unclosed = good & ((heat > UNCLOSED_HEAT) | (bus > UNCLOSED_BUS))
+    if unclosed.any():
+        out.append(
+            f"energy does not close in {np.sum(unclosed):,} of {np.sum(good):,} revolutions: heat by up to"
+            f" {np.max(heat[good]):.1e}, bus by up to {np.max(bus[good]):.1e}; more run.steps, or --precision double"
         )
     if "neutral_charge" in scalars and scalars["neutral_charge"][good].any() and case.battery is not None:
         if case.array is not None or case.payload is not None:

@@ -130,7 +130,7 @@ def test_run_of_a_catalogue_with_a_bad_set(tmp_path):
         line.startswith("warning: left out: catalogue.tle: line ") for line in said
     )
     assert said[0].startswith("warning: left out: catalogue.tle: line 2: checksum is ")
-    assert f"warning: {gone} element sets left out, catalogue.tle: line 2: " in " ".join(
+    assert f"warning: element sets left out: {gone}, catalogue.tle: line 2: " in " ".join(
         result.stdout.split()
     )
     summary = json.loads((out / "summary.json").read_text())

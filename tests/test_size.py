@@ -99,7 +99,9 @@ def test_results_that_no_disk_holds_are_refused(no_work, monkeypatch, tmp_path):
         runner.run(case, out)
     said = str(caught.value)
     # 400,000 rows of 2e8 numbers of 4 bytes, a tenth of it: 32 TB and the rest.
-    assert said.startswith("mine.toml: run.save: got 'cells' with 400,000 distinct revolutions, run.steps = 20,000")
+    assert said.startswith(
+        "mine.toml: run.save: got 'cells' with 400,000 distinct revolutions, run.steps = 20,000"
+    )
     assert "take at least 32.1 TB; 5.0 TB are free in " in said
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * 10**12))
     size.refuse_results(case, 4, out)
@@ -107,10 +109,14 @@ def test_results_that_no_disk_holds_are_refused(no_work, monkeypatch, tmp_path):
 
 def test_rows_that_no_memory_holds_are_refused(no_work, tmp_path):
     case = plate("run.save=cells", "run.steps=20000", "run.cells=[1024, 512]")
-    with pytest.raises(cases.CaseError, match=r"mine.toml: run.steps: got 20,000 with run.cells = \[1024, 512\]"):
+    with pytest.raises(
+        cases.CaseError, match=r"mine.toml: run.steps: got 20,000 with run.cells = \[1024, 512\]"
+    ):
         runner.run(case, tmp_path)
     long = plate("run.mode=transient", "run.save=nodes", "run.revolutions=100000", "run.steps=20000")
-    with pytest.raises(cases.CaseError, match="run.revolutions = 100,000 and run.save = 'nodes': 32 rows at once"):
+    with pytest.raises(
+        cases.CaseError, match=r"run\.revolutions = 100,000 and run\.save = 'nodes': 32 rows at once"
+    ):
         runner.run(long, tmp_path)
 
 
