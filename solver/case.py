@@ -154,15 +154,16 @@ def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str
         got = f"{source}: orbit.file: got {show(orbit['file'])}; "
         try:
             # A pipe or a device may never end.
-            if found.exists() and not found.is_file():
-                raise CaseError(f"{got}is not a file")
-            text = found.read_text(encoding="utf-8-sig")
+            endless = found.exists() and not found.is_file()
+            text = "" if endless else found.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise CaseError(got + _lower(error.strerror or "cannot be read")) from None
         except UnicodeDecodeError:
             raise CaseError(f"{got}not a text file") from None
         except ValueError:  # a zero byte
             raise CaseError(f"{got}no path has such characters") from None
+        if endless:
+            raise CaseError(f"{got}is not a file")
         orbit = {**orbit, "lines": text.splitlines()}
     lines = orbit["lines"]
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
