@@ -268,7 +268,7 @@ def _series(loads, record, has_loop: bool) -> dict[str, Any]:
 
 
 def _status(q: dict[str, Any]) -> Any:
-    """The solver's status, raised to 2 where a number is not finite, or a temperature below 0 K or past all bounds."""
+    """The solver's status, raised to 2 where a number is not finite or a temperature is below 0 K or past bounds."""
     # Whatever is not finite anywhere shows in one of these: extremes and totals pass it on.
     names = ("node_max_c", "node_min_c")
     alone = (
