@@ -102,9 +102,11 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         old = json.loads((path / _PLAN).read_text(encoding="utf-8"))
-        int(old["rows"]), int(old["chunk"])
+        sound = all(isinstance(old[key], int) for key in ("rows", "chunk"))
     except (ValueError, TypeError, KeyError):
-        raise RunDirectoryError(f"{path / _PLAN} is not the plan of a run: choose another --out") from None
+        sound = False
+    if not sound:
+        raise RunDirectoryError(f"{path / _PLAN} is not the plan of a run: choose another --out")
     for key, said in (
         ("case_hash", "another case"),
         ("precision", "another precision"),
