@@ -2,7 +2,6 @@
 
 import shutil
 import tomllib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,7 +92,7 @@ def test_bound_is_what_the_arrays_take(monkeypatch):
 def test_results_that_no_disk_holds_are_refused(no_work, monkeypatch, tmp_path):
     case = plate("run.save=cells", "run.steps=20000", "run.cells=[100, 100]", "epoch.count=20000")
     monkeypatch.setattr(devices, "machine_memory", lambda: 10**15)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**12))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**15, 0, 5 * 10**12))
     out = tmp_path / "deep" / "down"
     with pytest.raises(cases.CaseError) as caught:
         runner.run(case, out)
@@ -103,8 +102,10 @@ def test_results_that_no_disk_holds_are_refused(no_work, monkeypatch, tmp_path):
         "mine.toml: run.save: got 'cells' with 400,000 distinct revolutions, run.steps = 20,000"
     )
     assert "take at least 32.1 TB; 5.0 TB are free in " in said
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * 10**12))
-    size.refuse_results(case, 4, out)
+    # Enough, or a file system that does not say.
+    for total, free in ((10**15, 50 * 10**12), (0, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, known=(total, 0, free): known)
+        size.refuse_results(case, 4, out)
 
 
 def test_rows_that_no_memory_holds_are_refused(no_work, tmp_path):
@@ -133,9 +134,9 @@ def test_bound_of_the_disk_is_below_what_a_run_writes(monkeypatch, tmp_path):
         for file in (tmp_path / folder).rglob("*")
         if file.is_file()
     )
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=used))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**15, 0, used))
     size.refuse_results(case, 4, tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=used // 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**15, 0, used // 20))
     with pytest.raises(cases.CaseError, match="results take at least"):
         size.refuse_results(case, 4, tmp_path)
 
