@@ -249,13 +249,21 @@ def _messages(error: ValidationError, source: str, changed: Sequence[str]) -> li
     return list(lines.values())
 
 
+_BRANCH = re.compile(r"[\w-]*\[")  # of a union, or the mark of a table's key
+
+
 def _place(detail: Mapping[str, Any]) -> tuple[str | int, ...] | None:
     """Path of keys without pydantic's marks for the branch of a union; None for a branch not meant."""
     path: list[str | int] = []
     for i, part in enumerate(detail["loc"]):
         if i == 1 and path == ["orbit"] and part in _KINDS:
             continue
-        if isinstance(part, str) and "[" in part:
+        last = i == len(detail["loc"]) - 1
+        if (
+            isinstance(part, str)
+            and _BRANCH.match(part)
+            and not (last and detail["type"] == "extra_forbidden")
+        ):
             # array_view: a string or two numbers; keep the complaint about what was written.
             if part.startswith("literal[") and not isinstance(detail["input"], str):
                 return None
@@ -295,7 +303,7 @@ def _text(detail: Mapping[str, Any], place: tuple[str | int, ...]) -> tuple[str,
             expected = context["expected_tags"]
             return (
                 f"{key}.kind",
-                f"got {context['tag']!r}; must be one of {expected}{_near(context['tag'], expected)}",
+                f"got {show(context['tag'])}; must be one of {expected}{_near(context['tag'], expected)}",
             )
         case "float_type" | "float_parsing":
             return key, f"{got}must be a number"

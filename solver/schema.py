@@ -97,17 +97,21 @@ class Section(BaseModel):
 # ------------------------------------------------------------------------------------------------ epoch
 
 
+def _no_date() -> PydanticCustomError:
+    return PydanticCustomError("no_date", "must be a date and time such as 2027-06-21T00:00:00Z")
+
+
 def _utc(value: Any) -> Any:
     """TOML dates and offset date-times; a time without offset is UTC. Numbers are not dates."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise refuse("", f"got {value!r}; must be a date and time such as 2027-06-21T00:00:00Z") from None
+            raise _no_date() from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if not isinstance(value, datetime):
-        raise refuse("", f"got {value!r}; must be a date and time such as 2027-06-21T00:00:00Z")
+        raise _no_date()
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError:  # before the year 1, or after 9999

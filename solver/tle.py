@@ -87,6 +87,7 @@ def parse(lines: Sequence[str]) -> tuple[list[Tle], list[str]]:
         number, line = left.pop()
         if line[:2] not in ("1 ", "2 "):
             name = line[2:].strip() if line.startswith("0 ") else line.strip()
+            name = "".join(c if c.isprintable() else "?" for c in name)
             continue
         if line[0] == "2":
             bad.append(f"line {number}: a line 2 without its line 1 before it")
@@ -119,8 +120,8 @@ def checksum(line: str) -> int:
 
 def _problem(line: str) -> str:
     """What is wrong with one line, or nothing."""
-    if not line.isascii():
-        return "has a character that is not ASCII"
+    if not (line.isascii() and line.isprintable()):
+        return "has a character that is not printable ASCII"
     if len(line) != 69:
         return f"{len(line)} characters long; must be 69"
     if line[68] != str(checksum(line)):

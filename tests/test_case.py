@@ -121,6 +121,22 @@ def test_odd_keys_are_quoted(plate):
     assert lines[1].startswith(f"{plate}: radiator.'x.y': unknown key")
 
 
+def test_key_with_a_bracket(plate):
+    """Which marks a branch of a union in the checker's own words."""
+    plate.write_text('"[x" = 1\n' + PLATE + '"literal[x" = 1\n')
+    lines = sorted(refusal(plate).splitlines())
+    assert lines[0].startswith(f"{plate}: '[x': unknown key")
+    assert lines[1].startswith(f"{plate}: radiator.'literal[x': unknown key")
+
+
+def test_start_that_is_no_date_is_cut_short(plate):
+    text = str([1] * 500)
+    assert refusal(plate, [f"epoch.start={text}"]) == (
+        f"{plate}: epoch.start: got [{'1, ' * 60}...]; must be a date and time such as 2027-06-21T00:00:00Z"
+        " (from --set)"
+    )
+
+
 def test_list_of_tables_is_named_as_one(plate):
     plate.write_text(f"{PLATE}neighbours = {{}}\n")
     assert refusal(plate).endswith(
@@ -313,7 +329,8 @@ def bad(line: str, start: int, text: str) -> str:
         ("", "no element set in the file"),
         (f"{L1}\n{L2[:-1]}9\n", "line 2: checksum is 9; the digits add up to 3"),
         (f"{L1[:60]}\n{L2}\n", "line 1: 60 characters long; must be 69"),
-        (f"{L1[:40]}é{L1[41:]}\n{L2}\n", "line 1: has a character that is not ASCII"),
+        (f"{L1[:40]}é{L1[41:]}\n{L2}\n", "line 1: has a character that is not printable ASCII"),
+        (f"{L1[:40]}\0{L1[41:]}\n{L2}\n", "line 1: has a character that is not printable ASCII"),
         (f"A\n{L1}\n", "line 2: is not followed by its line 2"),
         (f"{L1}\nB\n{L2}\n", "line 1: is not followed by its line 2"),
         (f"{L2}\n", "line 1: a line 2 without its line 1 before it"),
