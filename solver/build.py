@@ -66,6 +66,7 @@ class Fleet:
         mass_kg: Of one satellite.
         case: Where it came from.
         orbits: Mean elements of each row at its epoch, float64, leaves (rows,).
+        left_out: Of a TLE file, the sets that are not in the fleet, and why: one message for each.
     """
 
     revolutions: Revolution
@@ -78,6 +79,7 @@ class Fleet:
     mass_kg: float
     case: Case
     orbits: Orbit
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
         dtype: np.float32 or np.float64, of every leaf. Dates, angles and the Sun are float64 until then.
 
     Raises:
-        CaseError: the orbit cannot be met (a beta angle out of reach, element sets that SGP4 cannot carry).
+        CaseError: the orbit cannot be met (a beta angle out of reach, no element set that SGP4 can carry).
     """
     found = constellations.constellation(case)
     instants = constellations.epochs(case)
@@ -149,6 +151,7 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
         mass_kg=masses(case)["total"],
         case=case,
         orbits=orbits,
+        left_out=found.left_out,
     )
 
 

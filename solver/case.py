@@ -8,10 +8,12 @@ Every trouble raises CaseError, whose text is one line for each error: `file: ke
 import difflib
 import hashlib
 import json
+import math
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -22,6 +24,8 @@ from . import earth_file, tle
 from .schema import INLINED, Case, Section
 
 HASH_DIGITS = 16
+MOST_LINES = 20  # of bad lines named before it says how many more
+MOST_SHOWN = 60  # characters, or entries of a list, of a value in a message
 
 
 class CaseError(ValueError):
@@ -45,15 +49,27 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Case:
     file = find(path)
     source = str(path) if Path(path).suffix else str(file)
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        data = _toml_data(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise CaseError(f"{source}: cannot be read: {error.strerror}") from None
+        raise CaseError(f"{source}: cannot be read: {_lower(error.strerror or '')}") from None
     except UnicodeDecodeError as error:
         raise CaseError(f"{source}: byte {error.start} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise CaseError(f"{source}: not valid TOML: {_lower(str(error))}") from None
     changed = [override(data, item) for item in overrides]
     return validate(data, source, file.parent, changed)
+
+
+def _toml_data(text: str) -> dict[str, Any]:
+    """Tables of a TOML text; whatever stops the parser is a TOMLDecodeError."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise tomllib.TOMLDecodeError("tables or lists are nested too deeply") from None
+    except ValueError:  # of Python's own conversion, which takes 4300 digits
+        raise tomllib.TOMLDecodeError("a number has too many digits") from None
 
 
 def validate(
@@ -107,10 +123,13 @@ def shipped() -> dict[str, Path]:
 def find(path: str | Path) -> Path:
     """The file that a path or the name of a shipped case means."""
     file = Path(path)
-    if file.is_file():
-        return file
-    if file.is_dir():
-        raise CaseError(f"{path}: is a folder; give a case file")
+    try:
+        if file.is_file():
+            return file
+        if file.is_dir():
+            raise CaseError(f"{path}: is a folder; give a case file")
+    except OSError as error:
+        raise CaseError(f"{_brief(str(path))}: cannot be read: {_lower(error.strerror or '')}") from None
     cases = shipped()
     # "suncatcher", "suncatcher.toml" and "cases/suncatcher.toml" from any folder.
     if file.parent in (Path(), Path("cases")) and file.suffix in ("", ".toml") and file.stem in cases:
@@ -122,23 +141,52 @@ def find(path: str | Path) -> Path:
 
 
 def _with_tle(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str, Any]:
-    """The case with the text of its TLE file in it, checked line by line."""
+    """The case with the text of its TLE file in it.
+
+    Raises:
+        CaseError: it cannot be read, or has more bad element sets than good ones.
+    """
     orbit = data.get("orbit")
     if not isinstance(orbit, Mapping) or orbit.get("kind") != "tle" or not isinstance(orbit.get("file"), str):
         return data
     if "lines" not in orbit:
+        found = _named_file(orbit["file"], folder, f"{source}: orbit.file")
         try:
-            text = _beside(orbit["file"], folder).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise CaseError(f"{source}: orbit.file: {_unread(orbit['file'], error)}") from None
+            text = found.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise CaseError(f"{source}: orbit.file: got {orbit['file']!r}; not a text file") from None
+            raise CaseError(f"{source}: orbit.file: got {show(orbit['file'])}; not a text file") from None
         orbit = {**orbit, "lines": text.splitlines()}
+    lines = orbit["lines"]
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        return data  # the models say what is wrong
     try:
-        tle.parse(orbit["lines"])
+        tle.parse(lines)
     except tle.TleError as error:
-        raise CaseError(*(f"{orbit['file']}: {line}" for line in error.lines)) from None
+        name = _brief(orbit["file"])
+        raise CaseError(*first_of([f"{name}: {line}" for line in error.lines])) from None
     return {**data, "orbit": orbit}
+
+
+def _named_file(name: str, folder: Path, key: str) -> Path:
+    """A file that a case names, which can be read to its end."""
+    found = Path(name) if Path(name).is_absolute() else folder / name
+    got = f"{key}: got {show(name)}; "
+    try:
+        # A pipe or a device may never end.
+        if found.exists() and not found.is_file():
+            raise CaseError(f"{got}is not a file")
+        found.open("rb").close()
+    except OSError as error:
+        raise CaseError(got + _lower(error.strerror or "cannot be read")) from None
+    except ValueError:  # a zero byte
+        raise CaseError(f"{got}no path has such characters") from None
+    return found
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """The first lines of a list, and how many more there are."""
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 def _with_earth(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[str, Any]:
@@ -149,10 +197,9 @@ def _with_earth(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[s
     name = section.get("earth_file")
     if not isinstance(name, str):
         return data
+    file = _named_file(name, folder, f"{source}: environment.earth_file")
     try:
-        grid = earth_file.read(_beside(name, folder))
-    except OSError as error:
-        raise CaseError(f"{source}: environment.earth_file: {_unread(name, error)}") from None
+        grid = earth_file.read(file)
     except earth_file.EarthFileError as error:
         raise CaseError(f"{name}: {error}") from None
     table = {
@@ -161,15 +208,6 @@ def _with_earth(data: Mapping[str, Any], source: str, folder: Path) -> Mapping[s
         "infrared_w_m2": grid.infrared_w_m2.mean(axis=2).round(4).T.tolist(),
     }
     return {**data, "environment": {**section, "earth_table": table}}
-
-
-def _beside(name: str, folder: Path) -> Path:
-    """A file that a case names."""
-    return Path(name) if Path(name).is_absolute() else folder / name
-
-
-def _unread(name: str, error: OSError) -> str:
-    return f"got {name!r}; {_lower(error.strerror or 'cannot be read')}"
 
 
 # -------------------------------------------------------------------------------------------- overrides
@@ -182,41 +220,44 @@ def override(data: dict[str, Any], item: str) -> str:
         CaseError: no "=", or a key that leads through something that is not a table.
     """
     key, equals, text = item.partition("=")
-    key = key.strip()
+    key, said = key.strip(), f"--set {_brief(item)}"
+    if not item.isascii() and "\udc80" <= max(item) <= "\udcff":
+        raise CaseError(f"{said}: is not UTF-8 text")
     if not equals or not key or not all(part.strip() for part in key.split(".")):
-        raise CaseError(f"--set {item}: must be key=value, such as orbit.altitude_km=650")
+        raise CaseError(f"{said}: must be key=value, such as orbit.altitude_km=650")
     parts = [part.strip() for part in key.split(".")]
     place: Any = data
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(place, list):
             if not part.isdecimal() or int(part) >= len(place):
-                raise CaseError(f"--set {item}: {'.'.join(parts[:i])} has entries 0 to {len(place) - 1}")
+                have = f"entries 0 to {len(place) - 1}" if place else "no entries"
+                raise CaseError(f"{said}: {dotted(parts[:i])} has {have}")
             key_here: Any = int(part)
         elif not isinstance(place, dict):
-            raise CaseError(f"--set {item}: {'.'.join(parts[:i])} is {place!r}, not a table")
+            raise CaseError(f"{said}: {dotted(parts[:i])} is {show(place)}, not a table")
         else:
             key_here = part
             if not last:
                 place.setdefault(part, {})
         if last:
-            place[key_here] = _value(text.strip(), item)
+            place[key_here] = _value(text.strip(), said)
         else:
             place = place[key_here]
     return key
 
 
-def _value(text: str, item: str) -> Any:
+def _value(text: str, said: str) -> Any:
     """A TOML value; a bare word or path is a string."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = _toml_data(f"value = {text}")
     except tomllib.TOMLDecodeError:
         parsed = {}
     if list(parsed) == ["value"]:
         return parsed["value"]
     if text and text[0] not in "[{\"'" and "\n" not in text:
         return text
-    raise CaseError(f"--set {item}: {text!r} is not a TOML value")
+    raise CaseError(f"{said}: {show(text)} is not a TOML value")
 
 
 # --------------------------------------------------------------------------------------------- messages
@@ -236,13 +277,21 @@ def _messages(error: ValidationError, source: str, changed: Sequence[str]) -> li
     return list(lines.values())
 
 
+_BRANCH = re.compile(r"[\w-]*\[")  # of a union, or the mark of a table's key
+
+
 def _place(detail: Mapping[str, Any]) -> tuple[str | int, ...] | None:
     """Path of keys without pydantic's marks for the branch of a union; None for a branch not meant."""
     path: list[str | int] = []
     for i, part in enumerate(detail["loc"]):
         if i == 1 and path == ["orbit"] and part in _KINDS:
             continue
-        if isinstance(part, str) and "[" in part:
+        last = i == len(detail["loc"]) - 1
+        if (
+            isinstance(part, str)
+            and _BRANCH.match(part)
+            and not (last and detail["type"] == "extra_forbidden")
+        ):
             # array_view: a string or two numbers; keep the complaint about what was written.
             if part.startswith("literal[") and not isinstance(detail["input"], str):
                 return None
@@ -256,7 +305,7 @@ def _place(detail: Mapping[str, Any]) -> tuple[str | int, ...] | None:
 def _text(detail: Mapping[str, Any], place: tuple[str | int, ...]) -> tuple[str, str]:
     """Key and message of one of pydantic's errors."""
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    key = ".".join(str(part) for part in place)
+    key = dotted(place)
     got = f"got {show(value)}; "
     match kind:
         case "case_check":
@@ -282,7 +331,7 @@ def _text(detail: Mapping[str, Any], place: tuple[str | int, ...]) -> tuple[str,
             expected = context["expected_tags"]
             return (
                 f"{key}.kind",
-                f"got {context['tag']!r}; must be one of {expected}{_near(context['tag'], expected)}",
+                f"got {show(context['tag'])}; must be one of {expected}{_near(context['tag'], expected)}",
             )
         case "float_type" | "float_parsing":
             return key, f"{got}must be a number"
@@ -310,18 +359,32 @@ def _text(detail: Mapping[str, Any], place: tuple[str | int, ...]) -> tuple[str,
 
 
 def show(value: Any) -> str:
-    """A value as it stands in a case file."""
+    """A value as it stands in a case file, cut short where it is long."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float | int):
-        return f"{value:.10g}" if isinstance(value, float) else str(value)
-    if isinstance(value, datetime | date):
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, int):
+        digits = int(abs(value).bit_length() * math.log10(2)) + 1
+        return str(value) if digits <= 30 else f"a number of {digits} digits"
+    if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(show(v) for v in value) + "]"
-    return repr(value)
+        shown = [show(v) for v in value[:MOST_SHOWN]]
+        return "[" + ", ".join([*shown, *(["..."] if len(value) > MOST_SHOWN else [])]) + "]"
+    return repr(value if len(value) <= MOST_SHOWN else value[: MOST_SHOWN - 3] + "...")
+
+
+def dotted(place: Sequence[str | int]) -> str:
+    """A key as it is written after --set; parts that TOML would quote, quoted."""
+    return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else show(part) for part in map(str, place))
+
+
+def _brief(text: str) -> str:
+    """Text as it is where it can be read at a glance, else quoted and cut short."""
+    return text if text.isprintable() and len(text) <= MOST_SHOWN else show(text)
 
 
 def _lower(text: str) -> str:
@@ -405,6 +468,10 @@ def _meaning(place: Sequence[str | int]) -> str:
 
 def _or_number(place: Sequence[str | int]) -> str:
     """How a list key is written."""
+    if _models(place):
+        return f" of tables, [[{dotted(place)}]]"
+    if str(place[-1]).endswith("_slopes_per_k"):
+        return " of numbers"
     if "radiator" in place or "incident" in place:
         return " of two numbers [face 0, face 1], or one number"
     if place[-1] == "cells":

@@ -45,6 +45,7 @@ _LAYOUTS = {
 def show_installation(console: Any) -> None:
     """The shipped cases, each validated, and the devices that a run would use."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("case", "title", "satellites x epochs"):
@@ -55,7 +56,7 @@ def show_installation(console: Any) -> None:
             size = f"{len(constellations.constellation(case).names):,} x {case.epoch.count}"
             table.add_row(name, case.title, size)
         except cases.CaseError as error:
-            table.add_row(name, f"[red]{error.lines[0]}[/]", "")
+            table.add_row(name, Text(error.lines[0], style="red"), "")
     console.print(table)
     found = devices.describe()
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
@@ -81,7 +82,8 @@ def show_case(case: Any, precision: str, console: Any) -> None:
     for name, text in derived(case, precision).items():
         table.add_row(name, text)
     console.print(table)
-    console.print(f"\n[bold green]valid[/] case {cases.case_hash(case)}")
+    console.print("\nvalid", style="bold green", end=" ")
+    console.print(f"case {cases.case_hash(case)}")
 
 
 def keys(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -133,6 +135,8 @@ def derived(case: Any, precision: str) -> dict[str, str]:
         **_season(case),
         **_earth(case, fleet.revolutions),
     }
+    if fleet.left_out:
+        out["left out"] = "\n".join(cases.first_of(fleet.left_out))
     weight = loads.dt / period
     incident = np.sum(loads.incident * weight[:, None, None], axis=0)
     for f, face in enumerate(FACES):

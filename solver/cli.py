@@ -99,6 +99,10 @@ def _readable() -> Iterator[None]:
         )
 
 
+def _warning(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
 def _fail(message: str, code: int) -> None:
     typer.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)
     raise typer.Exit(code)
@@ -164,7 +168,13 @@ def _run(case: Any, out: Path, precision: str, chunk: int | None, processes: Any
     console = _console()
     with _progress(processes.first) as report:
         outcome = runner.run(
-            case, out, precision=precision, chunk=chunk, progress=report, processes=processes
+            case,
+            out,
+            precision=precision,
+            chunk=chunk,
+            progress=report,
+            warn=_warning if processes.first else lambda message: None,
+            processes=processes,
         )
     if not processes.first:
         return INTERRUPTED if outcome.interrupted else 0
@@ -186,10 +196,10 @@ def _run(case: Any, out: Path, precision: str, chunk: int | None, processes: Any
 
 
 def _console() -> Any:
-    """Standard output; in a pipe as wide as the tables are."""
+    """Standard output; in a pipe as wide as the tables are. Brackets in a user's words are no markup."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     return console

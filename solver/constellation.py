@@ -16,8 +16,8 @@ from ..kernels import orbit as orbits
 from ..kernels import sun, timescale
 from ..kernels.constants import DAY, R_EARTH
 from ..kernels.orbit import Orbit
-from . import tle
-from .case import CaseError
+from . import size, tle
+from .case import CaseError, first_of
 from .schema import Case, ClusterOrbit, ElementsOrbit, SunSynchronousOrbit, TleOrbit, WalkerOrbit
 
 ELEMENTS = tuple(field.name for field in fields(Orbit))
@@ -48,12 +48,14 @@ class Constellation:
         planes: Mean elements of each plane at each epoch, leaves (n_planes, n_epochs); the mean anomaly is
             that of the plane's first satellite.
         satellites: Mean elements of each satellite at the first epoch, leaves (n_satellites,).
+        left_out: Element sets of the TLE file that have no satellite here, and why: one message for each.
     """
 
     names: tuple[str, ...]
     plane: np.ndarray
     planes: Orbit
     satellites: Orbit
+    left_out: tuple[str, ...] = ()
 
 
 def epochs(case: Case) -> tuple[datetime, ...]:
@@ -109,8 +111,10 @@ def constellation(case: Case) -> Constellation:
     """Planes and satellites of a case.
 
     Raises:
-        CaseError: a beta angle out of reach, or element sets that SGP4 cannot carry to an epoch.
+        CaseError: a beta angle out of reach, no element set that SGP4 can carry to every epoch, or more satellites
+            and epochs than memory holds.
     """
+    size.refuse_fleet(case)
     match case.orbit:
         case SunSynchronousOrbit():
             return _planes(case, *_sun_synchronous(case, case.orbit))
@@ -281,22 +285,28 @@ def _node_for_beta(case: Case, orbit: ElementsOrbit, sun_hat: np.ndarray) -> flo
 
 
 def _from_tle(case: Case, orbit: TleOrbit) -> Constellation:
-    """Every element set is a plane of its own, at each epoch with SGP4's mean elements."""
-    sets = tle.parse(orbit.lines or ())
+    """Every element set is a plane of its own, at each epoch with SGP4's mean elements.
+
+    Sets that cannot be read, or that SGP4 cannot carry to every epoch, are left out.
+    """
+    sets, bad = tle.parse(orbit.lines or ())
     instants = epochs(case)
     day = np.array([when.toordinal() + 1_721_424.5 for when in instants])
     midnight = [when.replace(hour=0, minute=0, second=0, microsecond=0) for when in instants]
     fraction = np.array([(when - start).total_seconds() / DAY for when, start in zip(instants, midnight)])
-    try:
-        found = tle.elements(sets, day, fraction)
-    except tle.TleError as error:
-        raise CaseError(*(f"{orbit.file}: {line}" for line in error.lines)) from None
-    planes = Orbit(*(found[name] for name in ELEMENTS))
+    found, lost = tle.elements(sets, day, fraction)
+    bad += [f"line {sets[k].number}: {sets[k].name}: {reason}" for k, reason in sorted(lost.items())]
+    left_out = tuple(f"{orbit.file}: {line}" for line in bad)
+    kept = np.array([k for k in range(len(sets)) if k not in lost], int)
+    if not len(kept):
+        raise CaseError(*first_of(left_out))
+    planes = Orbit(*(found[name][kept] for name in ELEMENTS))
     return Constellation(
-        _distinct([item.name for item in sets]),
-        np.arange(len(sets)),
+        _distinct([sets[k].name for k in kept]),
+        np.arange(len(kept)),
         planes,
         jax.tree.map(lambda leaf: leaf[:, 0], planes),
+        left_out,
     )
 
 

@@ -127,7 +127,24 @@ def memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+    return machine_memory() // jax.local_device_count()
+
+
+def all_memory() -> int:
+    """Memory of all of this process's devices [bytes]."""
+    import jax
+
+    return memory() * jax.local_device_count()
+
+
+def machine_memory() -> int:
+    """Memory of the machine, or as much of it as a container gives its processes [bytes]."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
 def _most_in_use(device: Any) -> int | None:
@@ -145,15 +162,15 @@ def _most_in_use(device: Any) -> int | None:
 def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
     """Rows that a process solves at once, the same number on each of its devices.
 
-    That number is `per_device`, or as many as fill a device; for a small run half its rows, rounded up to a power of
-    two and to whole vector registers. It follows from the run alone, whatever the number of devices: XLA's code for
-    another number of rows rounds differently.
+    That number is `per_device` (all rows, if they are fewer), or as many as fill a device; for a small run half its
+    rows, rounded up to a power of two and to whole vector registers. It follows from the run alone, whatever the
+    number of devices: XLA's code for another number of rows rounds differently.
     """
     import jax
 
     count = jax.local_device_count()
     if per_device is not None:
-        return count * per_device
+        return min(count * per_device, even(max(rows, 1)))
     full = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
     half = 1 << (max(rows, 2) // 2 - 1).bit_length()
     return even(max(count * min(full, max(LANES, half)), at_least))

@@ -33,6 +33,7 @@ _STYLE = {
     "lines.linewidth": 1.5,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # a dollar in a title is a dollar
 }
 
 
@@ -119,7 +120,7 @@ def _radiator_flux(axis: Any, data: Any, minutes: Any) -> None:
             one = flux.sel(face=face, source=source)
             if float(one.max()) > LEAST_FLUX:
                 axis.plot(minutes, one, line, color=color, label=f"{label}, face {face[-1]}")
-    axis.set_ylabel("on the radiator\n[W/m$^2$]")
+    axis.set_ylabel("on the radiator\n[W/m²]")
     axis.set_ylim(bottom=0)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..kernels.march import RUNAWAY
 from ..kernels.panel import pipe_transport
 
 SOURCES = ("solar", "albedo", "infrared")
@@ -55,7 +56,7 @@ _TEMPERATURES = {
 
 # One value a row. Temperatures are extremes over the revolution unless the name says mean.
 SCALARS = {
-    "status": Variable((), "1", "0 converged, 1 not converged, 2 not finite or thermal runaway"),
+    "status": Variable((), "1", "0 converged, 1 not converged, 2 not finite, below 0 K or thermal runaway"),
     "iterations": Variable((), "1", "iterations of the periodic solve"),
     "closure_k": Variable((), "K", "largest |T(P) - T(0)| over cells and nodes"),
     "distance_k": Variable((), "K", "distance to the periodic state that the closure implies"),
@@ -267,7 +268,7 @@ def _series(loads, record, has_loop: bool) -> dict[str, Any]:
 
 
 def _status(q: dict[str, Any]) -> Any:
-    """The solver's status, raised to 2 where the row has a number that is not finite."""
+    """The solver's status, raised to 2 where a number is not finite or a temperature is below 0 K or past bounds."""
     # Whatever is not finite anywhere shows in one of these: extremes and totals pass it on.
     names = ("node_max_c", "node_min_c")
     alone = (
@@ -279,9 +280,11 @@ def _status(q: dict[str, Any]) -> Any:
         "payload_power_kw",
     )
     checked = jnp.concatenate([*(q[name] for name in names), jnp.stack([q[name] for name in alone])])
-    finite = jnp.all(jnp.isfinite(checked), 0)
+    coldest = jnp.minimum(q["panel_min_c"], jnp.min(q["node_min_c"], 0))
+    possible = (coldest >= celsius(0.0)) & (q["panel_max_c"] < celsius(RUNAWAY))
+    sound = jnp.all(jnp.isfinite(checked), 0) & possible
     status = q.get("status")
-    return jnp.where(finite, 0 if status is None else status, 2)
+    return jnp.where(sound, 0 if status is None else status, 2)
 
 
 def _cells_last(panel: Any) -> Any:

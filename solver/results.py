@@ -18,6 +18,7 @@ revolution with the hottest chip and of that with the longest eclipse.
 import json
 import os
 import platform
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ import numpy as np
 DATASET = "results.zarr"
 FEATURED = HOTTEST, DARKEST = "hottest", "darkest"  # groups of the dataset
 _PLAN, _ROWS = "plan.json", "rows"
+_OWN = re.compile(r".*\.lock|.*\.part|case\.toml|rows|results\.zarr")
+_MARK = re.compile(r"(\d+)-(\d+)\.npz")
 _SEAL = ".zmetadata"  # of a dataset that is whole
 _FILES, _BYTES = "files", "bytes"  # of a mark: the files of its series, and their sizes
 FILL = 9.969209968386869e36  # netCDF's default fill value for floats
@@ -47,22 +50,46 @@ def claim(path: Path, process: int = 0) -> Iterator[None]:
     """Keep other runs out of the directory, which is made if it is not there, until the block or this process ends.
 
     Raises:
-        RunDirectoryError: another process computes there.
+        RunDirectoryError: another process computes there, it holds what is no run's, or cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} is a file: choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path / f"process-{process}.lock")
     try:
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file: choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise RunDirectoryError(
             f"{path}: another run is at work here; wait for it, or choose another --out"
         ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunDirectoryError(f"{path} cannot be written: {reason}; choose another --out") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise RunDirectoryError if a run that begins here would write among, or over, files that are not a run's."""
+    if begun(path):
+        return
+    names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    # What a run leaves that was killed before its plan was written; its lock tells its case.toml from a user's.
+    locked = any(name.endswith(".lock") for name in names)
+    foreign = [name for name in names if not (locked and _OWN.fullmatch(name))]
+    if foreign:
+        raise RunDirectoryError(
+            f"{path} holds {foreign[0]}{' and more' if len(foreign) > 1 else ''} but no run to go on with:"
+            " choose another --out"
+        )
+
+
+def begun(path: Path) -> bool:
+    """Whether a run has begun in the directory and can go on."""
+    return (path / _PLAN).exists()
 
 
 def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -71,10 +98,15 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         RunDirectoryError: it holds a run of another case, precision or version than `plan`.
     """
-    kept = path / _PLAN
-    if not kept.exists():
+    if not begun(path):
         return None
-    old = json.loads(kept.read_text())
+    try:
+        old = json.loads((path / _PLAN).read_text(encoding="utf-8"))
+        sound = all(isinstance(old[key], int) for key in ("rows", "chunk"))
+    except (ValueError, TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise RunDirectoryError(f"{path / _PLAN} is not the plan of a run: choose another --out")
     for key, said in (
         ("case_hash", "another case"),
         ("precision", "another precision"),
@@ -104,13 +136,13 @@ def begin(path: Path, fleet: Any, plan: Mapping[str, Any], resolved: str) -> Non
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
 def _marks(path: Path) -> list[tuple[int, int, Path]]:
-    spans = ([*mark.stem.split("-"), mark] for mark in (path / _ROWS).glob("*-*.npz"))
-    return sorted((int(first), int(last), mark) for first, last, mark in spans)
+    found = ((_MARK.fullmatch(mark.name), mark) for mark in (path / _ROWS).glob("*.npz"))
+    return sorted((int(span[1]), int(span[2]), mark) for span, mark in found if span)
 
 
 def rows_marked(path: Path) -> int:
@@ -381,13 +413,12 @@ def open_run(path: Path) -> Any:
     maps and series on `revolution`. Of a run that was stopped, or is still at work, it holds what there is: rows that
     were not reached have the status NOT_RUN and no numbers.
     """
-    import xarray as xr
 
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     sealed = (store / _SEAL).exists()
-    dataset = xr.open_zarr(store, consolidated=sealed)
+    dataset = _opened(store, consolidated=sealed)
     index = dataset["revolution_index"]
     if not sealed:
         scalars = read_rows(Path(path), int(index.max()) + 1)
@@ -401,11 +432,19 @@ def _unfilled(value: np.ndarray) -> np.ndarray:
 
 def open_featured(path: Path, group: str) -> Any:
     """Series and map of the revolution with the hottest chip (panel without one), or the longest eclipse."""
-    import xarray as xr
 
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     if not (store / group).exists():
         raise RunDirectoryError(f"{path} is not the directory of a finished run: it has no {DATASET}/{group}")
-    return xr.open_zarr(store, group=group, consolidated=False)
+    return _opened(store, group=group, consolidated=False)
+
+
+def _opened(store: Path, **how: Any) -> Any:
+    import xarray as xr
+
+    try:
+        return xr.open_zarr(store, **how)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunDirectoryError(f"{store} is damaged, or is no dataset of a run") from None

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..kernels import march, orbit, revolution, satellite, sun
-from . import build, devices, results
+from . import build, devices, results, size
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
 from .quantities import MAPS, SCALARS, quantities
@@ -77,6 +77,7 @@ def run(
     precision: str = "single",
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, rows: None,
+    warn: Callable[[str], None] = lambda message: None,
     processes: Processes = ALONE,
 ) -> Outcome:
     """Solve every row of a case into the directory `out`, going on from what it already holds.
@@ -87,10 +88,12 @@ def run(
         precision: "single" or "double".
         chunk: Rows per device solved at once, of a run that begins; as many as `devices` says and memory holds.
         progress: Called with rows done and rows in all, after each chunk.
+        warn: Called with each thing that is left out of the run, before it begins.
         processes: Which of the processes of the run this one is; the first waits for the others' rows.
 
     Raises:
-        RunDirectoryError: `out` belongs to another run, or one is at work there.
+        RunDirectoryError: `out` belongs to another run or to none, cannot be written, or a run is at work there.
+        CaseError: the case cannot be built, or is too large for the memory or the disk that there is.
     """
     wall = Walls()
     if precision == "double":
@@ -98,14 +101,21 @@ def run(
     plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
     with ExitStack() as held:
         with together(processes):
+            size.refuse_run(
+                case,
+                np.dtype(devices.PRECISIONS[precision]).itemsize,
+                SMALLEST_CHUNK if chunk is None else 1,
+                None if results.begun(out) else out,
+            )
             held.enter_context(results.claim(out, processes.index))
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
                 fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+        for message in cases.first_of(fleet.left_out):
+            warn(f"left out: {message}")
         rows = row_count(fleet)
         if kept is None:
-            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
-            solver = Solver(case, fleet, size, wall)
+            solver = Solver(case, fleet, devices.chunk_rows(rows, chunk, SMALLEST_CHUNK), wall)
             if chunk is None:
                 solver.fit(devices.memory())
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
@@ -433,6 +443,8 @@ def conclude(outcome: Outcome) -> None:
         "device": outcome.devices.get("kind", ""),
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
+    if fleet.left_out:
+        attributes["left_out"] = "\n".join(fleet.left_out)
     if outcome.accuracy is not None:
         attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
     good = scalars["status"] != results.FAILED

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,7 +35,16 @@ LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no period
 # cos i = -1 in the first-order J2 condition (Vallado 2013, section 11.4.1) with the constants of the kernels.
 SUN_SYNCHRONOUS_LIMIT_KM = 5974.0
 
-Number = Annotated[float, Strict()]
+SMALLEST = 1e-30  # but for 0: single precision holds no less than 1e-38, and quotients need some room
+
+
+def _held(value: float) -> float:
+    if 0 < abs(value) < SMALLEST:
+        raise refuse("", f"got {value:g}; must be 0 or from {SMALLEST:g} in size")
+    return value
+
+
+Number = Annotated[float, Strict(), AfterValidator(_held)]
 Whole = Annotated[int, Strict()]
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
@@ -91,18 +101,25 @@ class Section(BaseModel):
 # ------------------------------------------------------------------------------------------------ epoch
 
 
+def _no_date() -> PydanticCustomError:
+    return PydanticCustomError("no_date", "must be a date and time such as 2027-06-21T00:00:00Z")
+
+
 def _utc(value: Any) -> Any:
     """TOML dates and offset date-times; a time without offset is UTC. Numbers are not dates."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise refuse("", f"got {value!r}; must be a date and time such as 2027-06-21T00:00:00Z") from None
+            raise _no_date() from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if not isinstance(value, datetime):
-        raise refuse("", f"got {value!r}; must be a date and time such as 2027-06-21T00:00:00Z")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        raise _no_date()
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:  # before the year 1, or after 9999
+        raise refuse("", f"got {value.isoformat()}; must be from 1972 up to 2100") from None
 
 
 class Epoch(Section):
@@ -223,7 +240,11 @@ class WalkerOrbit(_Mean):
         "Nodes spread over 360 deg (delta) or 180 deg (star)", default="delta"
     )
     phasing: Whole = key(
-        "Walker's f: satellites of the next plane are ahead by f * 360 deg / t; below planes", "-", 0, ge=0
+        "Walker's f: satellites of the next plane are ahead by f * 360 deg / t; below planes",
+        "-",
+        0,
+        ge=0,
+        lt=100_000,
     )
     raan_deg: Number = key(
         "Right ascension of the first node at the first epoch", "deg", 0.0, ge=-360, le=360
@@ -1116,7 +1137,7 @@ class Spread(Section):
     Normal draws of the relative deviation, cut at 3 sigma and at the physical limits.
     """
 
-    seed: Whole = key("Seed of the draws", "-", 0, ge=0)
+    seed: Whole = key("Seed of the draws", "-", 0, ge=0, lt=2**63)
     radiator_absorptance: Number = key("Relative 1-sigma of the solar absorptance", "-", 0.0, ge=0, le=0.5)
     radiator_emissivity: Number = key("Relative 1-sigma of the infrared emissivity", "-", 0.0, ge=0, le=0.5)
     array_efficiency: Number = key("Relative 1-sigma of the cell efficiency", "-", 0.0, ge=0, le=0.5)

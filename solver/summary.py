@@ -15,6 +15,10 @@ from .results import FAILED, NOT_RUN, write_text
 from .run import Clock, first_place
 
 MOST_LINES = 12  # of a table by epoch or by plane
+UNCLOSED_HEAT = 0.05  # relative; the time step's own error is far below it in all but the thinnest panels
+UNCLOSED_BUS = (
+    1e-3  # relative; rounding alone, which single precision keeps below it for any sensible battery
+)
 NAMED = 20  # satellites named in a list before it says how many more
 US_DATA_CENTRES_TWH_2023 = 176.0  # 4.4 % of US electricity; Shehabi et al., LBNL 2024
 TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on launch cost
@@ -41,6 +45,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         "complete": bool(np.all(status != NOT_RUN)),
         "failed": _who(status == FAILED, fleet),
         "not_converged": _who(status == 1, fleet),
+        "left_out": list(fleet.left_out),
     }
     warnings, infeasible = [], []
     if good.any():
@@ -66,6 +71,11 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         infeasible = [
             f"no periodic state: {_listed(found['failed'])}; no row of the case has a finite solution"
         ]
+    if fleet.left_out:
+        warnings.append(
+            f"element sets left out: {len(fleet.left_out):,}, {fleet.left_out[0]}"
+            + (" and others, all in summary.json" if len(fleet.left_out) > 1 else "")
+        )
     found["warnings"], found["infeasible"] = warnings, infeasible
     wall = outcome.wall
     found["wall_s"] = {
@@ -282,6 +292,13 @@ def _warnings(found, case, scalars, good) -> list[str]:
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
             f" {_listed(found['not_converged'])}"
         )
+    heat, bus = (np.abs(scalars[f"{name}_residual"]) for name in ("heat", "bus"))
+    unclosed = good & ((heat > UNCLOSED_HEAT) | (bus > UNCLOSED_BUS))
+    if unclosed.any():
+        out.append(
+            f"energy does not close in {np.sum(unclosed):,} of {np.sum(good):,} revolutions: heat by up to"
+            f" {np.max(heat[good]):.1e}, bus by up to {np.max(bus[good]):.1e}; more run.steps, or --precision double"
+        )
     if "neutral_charge" in scalars and scalars["neutral_charge"][good].any() and case.battery is not None:
         if case.array is not None or case.payload is not None:
             out.append("charge is exactly balanced in some revolutions: their initial_soc is kept (neutral)")
@@ -309,10 +326,12 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
 
     device = summary["device"]
     head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
-    console.print(f"\n[bold]{head}[/bold], {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
+    console.print(f"\n{head}", style="bold", end="")
+    console.print(f", {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
     if not summary["complete"]:
         console.print(
-            f"[yellow]interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved[/]"
+            f"interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved",
+            style="yellow",
         )
     if "quantities" in summary:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -351,7 +370,8 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}"
     )
     for text in summary["warnings"]:
-        console.print(f"[yellow]warning:[/] {text}", highlight=False)
+        console.print("warning:", style="yellow", end=" ")
+        console.print(text, highlight=False)
 
 
 def _show_accuracy(accuracy, console, Table) -> None:

@@ -1,23 +1,26 @@
-"""Two-line element sets: read with every bad line named, and averaged elements at any instant by SGP4.
+"""Two-line element sets: read, the bad ones named and left out, and averaged elements at any instant by SGP4.
 
 Format: Hoots and Roehrich, Spacetrack Report No. 3 (1980); SGP4 as revised by Vallado et al. (AIAA
 2006-6753), through the `sgp4` package.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..kernels.constants import MU_EARTH
+from ..kernels.constants import MU_EARTH, R_EARTH
+from .schema import LOWEST_PERIGEE_KM
 
 SAMPLES = 24  # states averaged over a revolution; 48 move the shadow's edges by less than 0.1 s
-BLOCK = 1000  # element sets handled at once, for memory
+BLOCK = 2000  # revolutions averaged at once: their samples fit a core's cache
 
 
 class TleError(ValueError):
-    """A file of element sets with errors; `lines` holds one message for each."""
+    """A file that cannot be taken for one of element sets; `lines` holds one message for each bad line."""
 
     def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
@@ -34,91 +37,112 @@ class Tle:
     number: int
 
 
-# Columns (from 0), meaning and the numbers' form, of what SGP4 reads.
-_FIELDS = {
-    "1": ((18, 20, "epoch year"), (20, 32, "epoch day"), (33, 43, "first derivative of the mean motion")),
-    "2": (
-        (8, 16, "inclination"),
-        (17, 25, "right ascension of the node"),
-        (26, 33, "eccentricity"),
-        (34, 42, "argument of perigee"),
-        (43, 51, "mean anomaly"),
-        (52, 63, "mean motion"),
+_REAL = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_POWER = r"[ +-]\d{5}[+-]\d"  # mantissa with its point assumed, exponent of ten
+_ANGLE = r"\d{1,3}\.\d+"
+# Columns (from 0), meaning, form and range of what SGP4 reads, by the line's number.
+_COLUMNS = {
+    "1": (
+        (2, 7, "catalogue number", r"[A-HJ-NP-Z]?\d+", None),
+        (18, 20, "epoch year", r"\d\d", None),
+        (20, 32, "epoch day", _ANGLE, (1, 367)),
+        (33, 43, "first derivative of the mean motion", _REAL, None),
+        (44, 52, "second derivative of the mean motion", _POWER, None),
+        (53, 61, "drag term", _POWER, None),
     ),
+    "2": (
+        (2, 7, "catalogue number", r"[A-HJ-NP-Z]?\d+", None),
+        (8, 16, "inclination", _ANGLE, (0, 180)),
+        (17, 25, "right ascension of the node", _ANGLE, (0, 360)),
+        (26, 33, "eccentricity", r"\d{7}", None),
+        (34, 42, "argument of perigee", _ANGLE, (0, 360)),
+        (43, 51, "mean anomaly", _ANGLE, (0, 360)),
+        (52, 63, "mean motion", r"\d{1,2}\.\d+", (0, 20)),
+    ),
+}
+_BLANKS = {"1": (8, 17, 32, 43, 52, 61, 63), "2": (7, 16, 25, 33, 42, 51)}  # columns between the fields
+_FIELDS = {
+    kind: [
+        (start, end, meaning, re.compile(form, re.ASCII), limits)
+        for start, end, meaning, form, limits in rows
+    ]
+    for kind, rows in _COLUMNS.items()
 }
 
 
-def parse(lines: Sequence[str]) -> list[Tle]:
-    """Element sets of a file, with or without a line of the name before each.
+def parse(lines: Sequence[str]) -> tuple[list[Tle], list[str]]:
+    """Element sets of a file, with or without a line of the name before each, and what is wrong with the others.
+
+    Sets with a bad line are left out, with one message each: "line 12: checksum is 3; the digits add up to 7".
 
     Raises:
-        TleError: one message for each bad line, "line 12: checksum is 3; the digits add up to 7".
+        TleError: no set is good, or more are bad than good.
     """
+    numbered = ((number, raw.rstrip()) for number, raw in enumerate(lines, 1))
+    left = [(number, line) for number, line in numbered if line and not line.startswith("#")][::-1]
     sets: list[Tle] = []
-    errors: list[str] = []
-    name, first, first_number = "", "", 0
-    for number, raw in enumerate(lines, 1):
-        line = raw.rstrip()
-        if not line or line.startswith("#"):
-            continue
+    bad: list[str] = []
+    name = ""
+    while left:
+        number, line = left.pop()
         if line[:2] not in ("1 ", "2 "):
-            if first:
-                errors.append(
-                    f"line {number}: line 2 of the set that starts on line {first_number} is expected here"
-                )
-                first = ""
             name = line[2:].strip() if line.startswith("0 ") else line.strip()
+            name = "".join(c if c.isprintable() else "?" for c in name)
             continue
-        problem = _problem(line)
-        if problem:
-            errors.append(f"line {number}: {problem}")
-        if line[0] == "1":
-            if first:
-                errors.append(f"line {first_number}: is not followed by its line 2")
-            first, first_number = line, number
-            continue
-        if not first:
-            errors.append(f"line {number}: a line 2 without its line 1 before it")
-        elif line[2:7] != first[2:7]:
-            errors.append(
-                f"line {number}: catalogue number {line[2:7].strip()}; line"
-                f" {first_number} has {first[2:7].strip()}"
-            )
-        elif not errors:
-            sets.append(Tle(name or line[2:7].strip(), first, line, first_number))
-        name, first = "", ""
-    if first:
-        errors.append(f"line {first_number}: is not followed by its line 2")
-    if not sets and not errors:
-        errors.append("no element set in the file")
-    if errors:
-        raise TleError(*errors)
-    return sets
+        if line[0] == "2":
+            bad.append(f"line {number}: a line 2 without its line 1 before it")
+        elif not left or left[-1][1][:2] != "2 ":
+            bad.append(f"line {number}: is not followed by its line 2")
+        else:
+            second, line2 = left.pop()
+            if problem := _problem(line):
+                bad.append(f"line {number}: {problem}")
+            elif problem := _problem(line2):
+                bad.append(f"line {second}: {problem}")
+            elif line[2:7] != line2[2:7]:
+                bad.append(
+                    f"line {second}: catalogue number {line2[2:7].strip()}; line {number} has {line[2:7].strip()}"
+                )
+            else:
+                sets.append(Tle(name or line2[2:7].strip(), line, line2, number))
+        name = ""
+    if not sets and not bad:
+        bad.append("no element set in the file")
+    if len(bad) > len(sets):
+        raise TleError(*bad)
+    return sets, bad
 
 
 def checksum(line: str) -> int:
     """Sum of the first 68 characters modulo 10: digits count as they are, a minus sign as one."""
-    return sum(int(c) if c.isdecimal() else c == "-" for c in line[:68]) % 10
+    return (sum(k * line.count(str(k), 0, 68) for k in range(1, 10)) + line.count("-", 0, 68)) % 10
 
 
 def _problem(line: str) -> str:
     """What is wrong with one line, or nothing."""
+    if not (line.isascii() and line.isprintable()):
+        return "has a character that is not printable ASCII"
     if len(line) != 69:
         return f"{len(line)} characters long; must be 69"
-    if not line[68].isdecimal() or int(line[68]) != checksum(line):
+    if line[68] != str(checksum(line)):
         return f"checksum is {line[68]}; the digits add up to {checksum(line)}"
-    for start, end, meaning in _FIELDS[line[0]]:
-        text = line[start:end].strip()
-        try:
-            value = float(f".{text}" if meaning == "eccentricity" else text)
-        except ValueError:
-            return f"{meaning}: got {text!r} in columns {start + 1}-{end}; must be a number"
-        if meaning == "mean motion" and value <= 0:
-            return f"mean motion: got {text!r}; must be > 0"
+    for column in _BLANKS[line[0]]:
+        if line[column] != " ":
+            return f"got {line[column]!r} in column {column + 1}; must be blank"
+    for start, end, meaning, form, limits in _FIELDS[line[0]]:
+        text = line[start:end]
+        if not form.fullmatch(text if form.pattern == _POWER else text.strip()):
+            return f"{meaning}: got {text.strip()!r} in columns {start + 1}-{end}; must be a number"
+        if limits is not None and not limits[0] <= float(text) <= limits[1]:
+            return f"{meaning}: got {text.strip()}; must lie between {limits[0]} and {limits[1]}"
+        if meaning == "mean motion" and float(text) <= 0:
+            return f"mean motion: got {text.strip()}; must be > 0"
     return ""
 
 
-def elements(sets: Sequence[Tle], day: np.ndarray, fraction: np.ndarray) -> dict[str, np.ndarray]:
+def elements(
+    sets: Sequence[Tle], day: np.ndarray, fraction: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[int, str]]:
     """Elements of the Kepler ellipse that stands for the revolution around each instant; TEME, SI, radians.
 
     SGP4's states at equal steps over one revolution are taken to osculating equinoctial elements, which are
@@ -131,40 +155,47 @@ def elements(sets: Sequence[Tle], day: np.ndarray, fraction: np.ndarray) -> dict
         day, fraction: Julian dates UTC in two parts, (instants,).
 
     Returns:
-        Arrays (sets, instants) by the names of kernels.orbit.Orbit.
-
-    Raises:
-        TleError: SGP4 cannot carry a set to an instant: decayed, or elements out of range.
+        Arrays (sets, instants) by the names of kernels.orbit.Orbit; and by the index of the set why those have no
+        elements that SGP4 cannot carry to an instant (decayed, elements out of range), or whose perigee is below
+        `LOWEST_PERIGEE_KM` there.
     """
     from sgp4.api import SGP4_ERRORS, Satrec
 
     shift = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
     out = np.empty((6, len(sets), len(day)))
-    errors = []
-    for first in range(0, len(sets), BLOCK):
-        block = sets[first : first + BLOCK]
-        states = np.empty((len(block), len(day) * SAMPLES, 6))
-        for k, item in enumerate(block):
-            record = Satrec.twoline2rv(item.line1, item.line2)
+    lost: dict[int, str] = {}
+    days = np.repeat(day, SAMPLES)
+    at_once = max(1, BLOCK // len(day))
+    for first in range(0, len(sets), at_once):
+        block = sets[first : first + at_once]
+        states = np.full((2, len(block), len(days), 3), np.nan)
+        records = [Satrec.twoline2rv(item.line1, item.line2) for item in block]
+        for k, record in enumerate(records):
             period = 2 * math.pi / record.no_kozai / 1440  # days; no_kozai is in rad/min
             times = (fraction[:, None] + shift * period).ravel()
-            error, position, velocity = record.sgp4_array(np.repeat(day, SAMPLES), times)
+            error, *states[:, k] = record.sgp4_array(days, times)
             if error.any():
                 j = int(np.argmax(error != 0))
-                away = day[j // SAMPLES] + fraction[j // SAMPLES] - record.jdsatepoch - record.jdsatepochF
-                errors.append(
-                    f"line {item.number}: {item.name}: {SGP4_ERRORS[error[j]]},"
-                    f" {away:+.1f} days from its epoch"
-                )
-                continue
-            states[k, :, :3], states[k, :, 3:] = position, velocity
-        if not errors:
-            states = 1000 * states.reshape(len(block), len(day), SAMPLES, 6)
-            out[:, first : first + BLOCK] = _averaged(states[..., :3], states[..., 3:], 2 * math.pi * shift)
-    if errors:
-        raise TleError(*errors)
+                lost[first + k] = SGP4_ERRORS[error[j]] + _away(record, day, fraction, j // SAMPLES)
+        position, velocity = 1000 * states.reshape(2, len(block), len(day), SAMPLES, 3)
+        with np.errstate(invalid="ignore"):
+            found = _averaged(position, velocity, 2 * math.pi * shift)
+        out[:, first : first + at_once] = found
+        perigee = (found[0] * (1 - found[1]) - R_EARTH) / 1000
+        for k in np.flatnonzero(~(perigee >= LOWEST_PERIGEE_KM).all(axis=1)):
+            j = int(np.argmin(perigee[k]))
+            lost.setdefault(
+                first + int(k),
+                f"perigee at {perigee[k, j]:.0f} km, must stay above {LOWEST_PERIGEE_KM:g} km"
+                + _away(records[k], day, fraction, j),
+            )
     names = ("semi_major_axis", "eccentricity", "inclination", "raan", "arg_perigee", "mean_anomaly")
-    return dict(zip(names, out))
+    return dict(zip(names, out)), lost
+
+
+def _away(record: Any, day: np.ndarray, fraction: np.ndarray, j: int) -> str:
+    """How far the j-th instant is from a set's epoch, in words."""
+    return f", {day[j] + fraction[j] - record.jdsatepoch - record.jdsatepochF:+.1f} days from its epoch"
 
 
 def _averaged(r: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.ndarray:
@@ -176,52 +207,44 @@ def _averaged(r: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.ndarray:
     Args:
         phase: Mean longitude of each sample relative to the middle one, whose advance is taken out [rad].
     """
-    a, e, i, raan, perigee, anomaly = _osculating(r, v)
-    longitude = np.unwrap(raan + perigee + anomaly - phase, axis=-1)
-    mean = [
-        np.mean(x, axis=-1)
-        for x in (
-            a,
-            e * np.cos(raan + perigee),
-            e * np.sin(raan + perigee),
-            np.tan(i / 2) * np.cos(raan),
-            np.tan(i / 2) * np.sin(raan),
-            longitude,
-        )
-    ]
-    raan, turned = np.arctan2(mean[4], mean[3]), np.arctan2(mean[2], mean[1])
+    osculating = _equinoctial(r, v)
+    longitude = np.unwrap(osculating[5] - phase, axis=-1)
+    a, k, h, q, p, longitude = (np.mean(x, axis=-1) for x in (*osculating[:5], longitude))
+    raan, turned = np.arctan2(p, q), np.arctan2(h, k)
     return np.stack(
         [
-            mean[0],
-            np.hypot(mean[1], mean[2]),
-            2 * np.arctan(np.hypot(mean[3], mean[4])),
+            a,
+            np.hypot(h, k),
+            2 * np.arctan(np.hypot(p, q)),
             raan,
             (turned - raan) % (2 * math.pi),
-            (mean[5] - turned) % (2 * math.pi),
+            (longitude - turned) % (2 * math.pi),
         ]
     )
 
 
-def _osculating(r: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Semi-major axis, eccentricity, inclination, node, perigee and mean anomaly of states (..., 3).
+def _equinoctial(r: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Equinoctial elements of states (..., 3), each (...).
 
-    Vallado, Fundamentals of Astrodynamics and Applications (4th ed. 2013), algorithm 9.
+    With w the longitude of perigee: semi-major axis, e cos w, e sin w, tan(i/2) cos raan, tan(i/2) sin raan, mean
+    longitude. Broucke and Cefola (1972), in the axes f and g of the orbit plane.
     """
-
-    def dot(x, y):
-        return np.sum(x * y, axis=-1)
-
-    distance = np.sqrt(dot(r, r))
-    h = np.cross(r, v)
-    h_hat = h / np.sqrt(dot(h, h))[..., None]
-    a = 1 / (2 / distance - dot(v, v) / MU_EARTH)
-    e_vector = np.cross(v, h) / MU_EARTH - r / distance[..., None]
-    e = np.sqrt(dot(e_vector, e_vector))
-    i = np.arctan2(np.hypot(h[..., 0], h[..., 1]), h[..., 2])
-    raan = np.arctan2(h[..., 0], -h[..., 1])
-    node = np.stack([np.cos(raan), np.sin(raan), np.zeros_like(raan)], axis=-1)
-    ahead = np.cross(h_hat, node)
-    perigee = np.arctan2(dot(e_vector, ahead), dot(e_vector, node))
-    nu = np.arctan2(dot(r, ahead), dot(r, node)) - perigee
-    E = 2 * np.arctan2(np.sqrt(1 - e) * np.sin(nu / 2), np.sqrt(1 + e) * np.cos(nu / 2))
-    return a, e, i, raan, perigee, E - e * np.sin(E)
+    x, y, z = np.moveaxis(r, -1, 0)
+    u, w, n = np.moveaxis(v, -1, 0)
+    distance = np.sqrt(x * x + y * y + z * z)
+    a = 1 / (2 / distance - (u * u + w * w + n * n) / MU_EARTH)
+    normal = y * n - z * w, z * u - x * n, x * w - y * u
+    momentum = np.sqrt(sum(part * part for part in normal))
+    p, q = normal[0] / (momentum + normal[2]), -normal[1] / (momentum + normal[2])
+    size = 1 + p * p + q * q
+    f = (1 - p * p + q * q) / size, 2 * p * q / size, -2 * p / size
+    g = 2 * p * q / size, (1 + p * p - q * q) / size, 2 * q / size
+    X, Y = (axis[0] * x + axis[1] * y + axis[2] * z for axis in (f, g))
+    U, V = (axis[0] * u + axis[1] * w + axis[2] * n for axis in (f, g))
+    # The eccentricity vector v x h / mu - r / |r|.
+    k, h = momentum * V / MU_EARTH - X / distance, -momentum * U / MU_EARTH - Y / distance
+    root = np.sqrt(1 - h * h - k * k)
+    b = 1 / (1 + root)
+    cosine = k + ((1 - k * k * b) * X - h * k * b * Y) / (a * root)
+    sine = h + ((1 - h * h * b) * Y - h * k * b * X) / (a * root)
+    return a, k, h, q, p, np.arctan2(sine, cosine) + h * cosine - k * sine

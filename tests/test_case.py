@@ -1,11 +1,13 @@
 """Case files: found, read, overridden and hashed; each trouble is one line that names the way out."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 from dawndusk.solver import case as cases
+from dawndusk.solver import tle
 
 ROOT = Path(__file__).parent.parent
 TLES = json.loads((Path(__file__).parent / "reference" / "eclipse_tle.json").read_text())["cases"]
@@ -85,6 +87,63 @@ def test_not_text(plate):
     assert refusal(plate) == f"{plate}: byte 9 is not UTF-8 text"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 5000, "not valid TOML: tables or lists are nested too deeply"),
+        ("9" * 5000, "not valid TOML: a number has too many digits"),
+        ("0x" + "f" * 5000, "epoch.count: got a number of 6021 digits; must be <= 20000"),
+        ("07:30:00", "epoch.count: got 07:30:00; must be a whole number"),
+        ("'" + "x" * 5000 + "'", f"epoch.count: got '{'x' * 57}...'; must be a whole number"),
+        (str([1] * 500), f"epoch.count: got [{'1, ' * 60}...]; must be a whole number"),
+    ],
+)
+def test_endless_values_are_refused_in_short(plate, text, message):
+    plate.write_text(f"{PLATE}[epoch]\ncount = {text}\n")
+    assert refusal(plate) == f"{plate}: {message}"
+
+
+def test_numbers_that_single_precision_cannot_hold(plate):
+    plate.write_text(PLATE.replace("area_m2 = 4", "area_m2 = 5e-324"))
+    assert refusal(plate) == f"{plate}: radiator.area_m2: got 4.94066e-324; must be 0 or from 1e-30 in size"
+
+
+@pytest.mark.parametrize("start", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+def test_dates_beyond_the_calendar(plate, start):
+    plate.write_text(f"{PLATE}[epoch]\nstart = {start}\n")
+    assert refusal(plate) == f"{plate}: epoch.start: got {start}; must be from 1972 up to 2100"
+
+
+def test_odd_keys_are_quoted(plate):
+    plate.write_text(PLATE + '"a\\nb" = 1\n"x.y" = 1\n')
+    lines = refusal(plate).splitlines()
+    assert lines[0].startswith(f"{plate}: radiator.'a\\nb': unknown key")
+    assert lines[1].startswith(f"{plate}: radiator.'x.y': unknown key")
+
+
+def test_key_with_a_bracket(plate):
+    """Which marks a branch of a union in the checker's own words."""
+    plate.write_text('"[x" = 1\n' + PLATE + '"literal[x" = 1\n')
+    lines = sorted(refusal(plate).splitlines())
+    assert lines[0].startswith(f"{plate}: '[x': unknown key")
+    assert lines[1].startswith(f"{plate}: radiator.'literal[x': unknown key")
+
+
+def test_start_that_is_no_date_is_cut_short(plate):
+    text = str([1] * 500)
+    assert refusal(plate, [f"epoch.start={text}"]) == (
+        f"{plate}: epoch.start: got [{'1, ' * 60}...]; must be a date and time such as 2027-06-21T00:00:00Z"
+        " (from --set)"
+    )
+
+
+def test_list_of_tables_is_named_as_one(plate):
+    plate.write_text(f"{PLATE}neighbours = {{}}\n")
+    assert refusal(plate).endswith(
+        "neighbours: got a table; must be a list of tables, [[radiator.neighbours]]"
+    )
+
+
 def test_byte_order_mark_is_harmless(plate):
     plate.write_bytes(b"\xef\xbb\xbf" + PLATE.encode())
     assert cases.load(plate).title == "plate"
@@ -130,6 +189,12 @@ def test_override_reaches_into_lists():
         ("title.x=5", "--set title.x=5: title is 'plate', not a table"),
         ("radiator.emissivity=[1", "--set radiator.emissivity=[1: '[1' is not a TOML value"),
         ("run.cells=", "--set run.cells=: '' is not a TOML value"),
+        ("title=\udcff", "--set 'title=\\udcff': is not UTF-8 text"),
+        ("a\nb", "--set 'a\\nb': must be key=value"),
+        (
+            "epoch.count=" + "[" * 5000,
+            f"--set 'epoch.count={'[' * 45}...': '{'[' * 57}...' is not a TOML value",
+        ),
     ],
 )
 def test_bad_override(plate, item, message):
@@ -226,10 +291,34 @@ def test_tle_file_missing(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("5", "orbit.lines: got 5; must be a list"),
+        ("'x'", "orbit.lines: got 'x'; must be a list"),
+        ("[1, 2]", "orbit.lines.0: got 1; must be a string"),
+        ("[]", "no element set in the file"),
+    ],
+)
+def test_lines_that_are_none(tmp_path, lines, message):
+    assert message in refusal(tle_case(tmp_path, ""), [f"orbit.lines={lines}"])
+
+
+def test_tle_file_that_is_none(tmp_path):
+    """A folder, a pipe that never ends, a path that cannot be."""
+    file = tle_case(tmp_path, "")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        (".", "got '.'; is not a file"),
+        ("pipe", "got 'pipe'; is not a file"),
+        ("x\\u0000y", "got 'x\\x00y'; no path has such characters"),
+        ("x" * 5000, f"got '{'x' * 57}...'; file name too long"),
+    ):
+        assert refusal(file, [f'orbit.file="{name}"']) == f"{file}: orbit.file: {said}"
+
+
 def bad(line: str, start: int, text: str) -> str:
     """A line with other characters from column `start` (from 0), its checksum made right."""
-    from dawndusk.solver import tle
-
     line = line[:start] + text + line[start + len(text) :]
     return line[:68] + str(tle.checksum(line))
 
@@ -237,23 +326,42 @@ def bad(line: str, start: int, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "fleet.tle: no element set in the file"),
-        (f"{L1}\n{L2[:-1]}9\n", "fleet.tle: line 2: checksum is 9; the digits add up to 3"),
-        (f"{L1[:60]}\n{L2}\n", "fleet.tle: line 1: 60 characters long; must be 69"),
-        (f"A\n{L1}\n", "fleet.tle: line 2: is not followed by its line 2"),
-        (f"{L1}\n{L1}\n{L2}\n", "fleet.tle: line 1: is not followed by its line 2"),
-        (f"{L1}\nB\n{L2}\n", "fleet.tle: line 2: line 2 of the set that starts on line 1 is expected here"),
-        (f"{L2}\n", "fleet.tle: line 1: a line 2 without its line 1 before it"),
-        (f"{L1}\n{TLES[1]['l2']}\n", "fleet.tle: line 2: catalogue number 70003; line 1 has 70001"),
+        ("", "no element set in the file"),
+        (f"{L1}\n{L2[:-1]}9\n", "line 2: checksum is 9; the digits add up to 3"),
+        (f"{L1[:60]}\n{L2}\n", "line 1: 60 characters long; must be 69"),
+        (f"{L1[:40]}é{L1[41:]}\n{L2}\n", "line 1: has a character that is not printable ASCII"),
+        (f"{L1[:40]}\0{L1[41:]}\n{L2}\n", "line 1: has a character that is not printable ASCII"),
+        (f"A\n{L1}\n", "line 2: is not followed by its line 2"),
+        (f"{L1}\nB\n{L2}\n", "line 1: is not followed by its line 2"),
+        (f"{L2}\n", "line 1: a line 2 without its line 1 before it"),
+        (f"{L1}\n{TLES[1]['l2']}\n", "line 2: catalogue number 70003; line 1 has 70001"),
+        (f"{L1}\n{bad(L2, 8, ' 53.x500')}\n", "line 2: inclination: got '53.x500' in columns 9-16"),
         (
-            f"{L1}\n{bad(L2, 8, ' 53.x500')}\n",
-            "fleet.tle: line 2: inclination: got '53.x500' in columns 9-16",
+            f"{L1}\n{bad(L2, 8, '253.0500')}\n",
+            "line 2: inclination: got 253.0500; must lie between 0 and 180",
         ),
-        (
-            f"{L1}\n{bad(L2, 52, '00.00000000')}\n",
-            "fleet.tle: line 2: mean motion: got '00.00000000'; must be > 0",
-        ),
+        (f"{L1}\n{bad(L2, 26, '1 29310')}\n", "line 2: eccentricity: got '1 29310' in columns 27-33"),
+        (f"{L1}\n{bad(L2, 7, '5')}\n", "line 2: got '5' in column 8; must be blank"),
+        (f"{bad(L1, 20, '000.50000000')}\n{L2}\n", "line 1: epoch day: got 000.50000000; must lie between 1"),
+        (f"{bad(L1, 53, ' 1x834-4')}\n{L2}\n", "line 1: drag term: got '1x834-4' in columns 54-61"),
+        (f"{L1}\n{bad(L2, 52, '00.00000000')}\n", "line 2: mean motion: got 00.00000000; must be > 0"),
+        (f"{L1}\n{bad(L2, 52, '1_.00000000')}\n", "line 2: mean motion: got '1_.00000000'"),
     ],
 )
 def test_bad_tle_line_is_named(tmp_path, text, message):
-    assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(message)
+    """Alone it ends the case; among good ones the case runs without it, and names the same line."""
+    assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(f"fleet.tle: {message}")
+    good = "\n".join(line for one in TLES[1:4] for line in (one["l1"], one["l2"]))
+    case = cases.load(tle_case(tmp_path, f"{text}{good}\n"))
+    sets, wrong = tle.parse(case.orbit.lines)
+    assert [one.line1 for one in sets] == [one["l1"] for one in TLES[1:4]]
+    assert not text or wrong[0].startswith(message)
+
+
+def test_tle_file_with_more_bad_sets_than_good_ones_is_refused(tmp_path):
+    """It is damaged, or something else; what is wrong with the first twenty is said."""
+    wrong = f"{L1}\n{L2[:-1]}9\n"
+    assert cases.load(tle_case(tmp_path, f"{wrong}{L1}\n{L2}\n"))
+    lines = refusal(tle_case(tmp_path, f"{wrong * 30}{L1}\n{L2}\n")).splitlines()
+    assert len(lines) == 21 and lines[-1] == "and 10 more"
+    assert lines[19] == "fleet.tle: line 40: checksum is 9; the digits add up to 3"

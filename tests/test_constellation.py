@@ -213,7 +213,7 @@ EDGE = {"starlink53_550": 1.5, "iss_like": 1.5, "sso650_ltan18": 2.5, "molniya":
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_tle_meets_the_shadow_of_an_independent_propagator(case):
-    sets = tle.parse([case["l1"], case["l2"]])
+    sets, _ = tle.parse([case["l1"], case["l2"]])
     year = 2000 + int(case["l1"][18:20])
     midnight = datetime(year, 1, 1).toordinal() + 1_721_424.5 - 1
     days = float(case["l1"][20:32])
@@ -224,7 +224,7 @@ def test_tle_meets_the_shadow_of_an_independent_propagator(case):
         t = np.array([e["t_s"] for e in events])
         to_sun = np.mean([e["sun_teme_m"] for e in events], axis=0)
         distance = np.linalg.norm(to_sun)
-        found = tle.elements(sets, np.array([midnight]), np.array([days + t.mean() / 86400]))
+        found, _ = tle.elements(sets, np.array([midnight]), np.array([days + t.mean() / 86400]))
         o = orbit.Orbit(**{name: jnp.asarray(value[0]) for name, value in found.items()})
         sun_hat = jnp.asarray(to_sun / distance)
         shadow = np.asarray(shadow_times(o, sun_hat[None], jnp.asarray([distance])))[0]
@@ -297,11 +297,26 @@ def test_tle_file_gives_a_plane_for_each_set(tmp_path):
     np.testing.assert_allclose(found.planes.semi_major_axis[0], 6.928e6, rtol=1e-3)
 
 
-def test_decayed_satellite_is_named(tmp_path):
-    line = CASES[0]["l1"]
-    dense = line[:53] + " 99999-1" + line[61:68]
-    dense += str(tle.checksum(dense))
+def with_field(line, start, text):
+    """A line with other characters from column `start` (from 0), its checksum made right."""
+    line = line[:start] + text + line[start + len(text) :]
+    return line[:68] + str(tle.checksum(line))
+
+
+def test_decayed_satellite_is_named_and_left_out(tmp_path):
+    gone = ("GONE", with_field(CASES[0]["l1"], 53, " 99999+2"), CASES[0]["l2"])
+    # Nothing slows it; 6928 km at e = 0.065 come down to 100 km.
+    low = ("LOW", with_field(CASES[0]["l1"], 53, " 00000-0"), with_field(CASES[0]["l2"], 26, "0650000"))
+    fine = ("FINE", CASES[4]["l1"], CASES[4]["l2"])
+    found = tle_case(tmp_path, [gone, low, fine], start="2024-03-21T00:00:00Z", count=3, span_days=3)
+    assert found.names == ("FINE",) and found.planes.raan.shape == (1, 3)
+    alone = tle_case(tmp_path, [fine], start="2024-03-21T00:00:00Z", count=3, span_days=3)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found.planes), jax.tree.leaves(alone.planes))
+    )
+    first, second = found.left_out
+    assert first.startswith("fleet.tle: line 2: GONE: ") and "days from its epoch" in first
+    assert second.startswith("fleet.tle: line 5: LOW: perigee at ") and "must stay above 150 km" in second
     with pytest.raises(cases.CaseError) as caught:
-        tle_case(tmp_path, [("GONE", dense, CASES[0]["l2"])], start="2027-06-21T00:00:00Z")
-    assert str(caught.value).startswith("fleet.tle: line 2: GONE: ")
-    assert "days from its epoch" in str(caught.value)
+        tle_case(tmp_path, [gone, low], start="2024-03-21T00:00:00Z")
+    assert len(caught.value.lines) == 2 and caught.value.lines[0].startswith("fleet.tle: line 2: GONE: ")

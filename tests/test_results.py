@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -171,3 +172,80 @@ def test_what_is_no_run_directory_says_so(tmp_path):
     with pytest.raises(results.RunDirectoryError, match="is a file"):
         with results.claim(tmp_path / "file"):
             pass
+
+
+def refused(path):
+    with pytest.raises(results.RunDirectoryError) as caught, results.claim(path):
+        pass
+    assert str(path) in str(caught.value) and str(caught.value).endswith("choose another --out")
+    return str(caught.value)
+
+
+def test_directory_of_other_files_is_left_alone(tmp_path):
+    """A user's own case.toml above all: a run writes one of that name."""
+    mine = tmp_path / "case.toml"
+    mine.write_text("mine")
+    assert "holds case.toml but no run to go on with" in refused(tmp_path)
+    (tmp_path / "thesis.tex").write_text("mine too")
+    assert "holds case.toml and more but no run" in refused(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["case.toml", "thesis.tex"]
+    assert mine.read_text() == "mine"
+
+
+def test_directory_that_a_kill_left_half_begun_is_taken(tmp_path):
+    with results.claim(tmp_path):
+        results.write_text(tmp_path / "case.toml", "")
+        (tmp_path / "rows").mkdir()
+    with results.claim(tmp_path):
+        pass
+    (tmp_path / "notes.txt").write_text("")
+    assert "holds notes.txt" in refused(tmp_path)
+    # Beside a run that has begun a user may keep what he likes.
+    results.write_text(tmp_path / "plan.json", json.dumps(PLAN))
+    with results.claim(tmp_path):
+        pass
+
+
+def test_place_that_cannot_be_written_is_said_so(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "is a file" in refused(file)
+    assert "cannot be written: not a directory" in refused(file / "below")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    assert "cannot be written: file exists" in refused(tmp_path / "nowhere")
+    refused(Path("/proc/dawndusk"))  # read-only for root, too
+    assert file.read_text() == "" and not (tmp_path / "gone").exists()
+
+
+def test_links_in_a_run_directory_are_not_followed(tmp_path):
+    """What a run writes replaces a link of that name, never the file that it points to."""
+    foreign = tmp_path / "foreign"
+    foreign.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").symlink_to(foreign)
+    results.write_text(tmp_path / "out" / "summary.json", "ours")
+    assert foreign.read_text() == "mine" and (tmp_path / "out" / "summary.json").read_text() == "ours"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", '{"rows": "x", "chunk": 1}', '{"rows": null}'])
+def test_plan_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(results.RunDirectoryError, match=r"plan\.json is not the plan of a run"):
+        results.kept_plan(tmp_path, PLAN)
+
+
+def test_foreign_files_among_the_marks_do_not_count(tmp_path):
+    (tmp_path / "rows").mkdir()
+    for name in ("a-b.npz", "1-2-3.npz", "-.npz"):
+        (tmp_path / "rows" / name).write_text("")
+    assert results.rows_marked(tmp_path) == 0
+
+
+def test_damaged_dataset_is_said_so(tmp_path):
+    (tmp_path / results.DATASET / results.HOTTEST).mkdir(parents=True)
+    for name in (".zgroup", ".zmetadata", f"{results.HOTTEST}/.zgroup"):
+        (tmp_path / results.DATASET / name).write_text("garbage")
+    with pytest.raises(results.RunDirectoryError, match=r"results.zarr is damaged"):
+        results.open_run(tmp_path)
+    with pytest.raises(results.RunDirectoryError, match=r"results.zarr is damaged"):
+        results.open_featured(tmp_path, results.HOTTEST)

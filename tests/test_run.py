@@ -17,6 +17,7 @@ import xarray as xr
 from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
 from dawndusk.solver import build, case, devices, results, run
+from dawndusk.solver.quantities import _status
 from jax.experimental.compilation_cache import compilation_cache
 
 # A dawn-dusk year in five epochs, the first with an eclipse, on the coarsest panel.
@@ -412,3 +413,15 @@ def test_a_process_is_lost_and_the_run_goes_on(whole, tmp_path):
     finished = subprocess.run(command(out, "--chunk", "8"), capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
     xr.testing.assert_equal(stored(out), whole)
+
+
+def test_impossible_temperatures_are_failures():
+    """Below 0 K, or past what any radiator bears, a row has failed, whatever the search for its orbit says."""
+    rows = 4
+    good = {name: jnp.zeros(rows) for name in ("heat_residual", "bus_residual", "array_available_kw")}
+    good |= {"panel_max_c": jnp.full(rows, 40.0), "panel_min_c": jnp.array([-273.15, -273.2, 20.0, 20.0])}
+    good |= {"payload_power_kw": jnp.zeros(rows), "node_max_c": jnp.full((2, rows), 30.0)}
+    good |= {"node_min_c": jnp.full((2, rows), 10.0).at[1, 2].set(-280.0)}
+    assert _status(good).tolist() == [0, 2, 2, 0]
+    assert _status(good | {"status": jnp.array([1, 0, 0, 1])}).tolist() == [1, 2, 2, 1]
+    assert _status(good | {"panel_max_c": jnp.array([40, 40, 40, 1e14])}).tolist() == [0, 2, 2, 2]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dawndusk.solver import cli, plots, run, summary
 from dawndusk.solver import limits as bounds
-from dawndusk.solver import run, summary
 from dawndusk.solver.limits import Limit
 from rich.console import Console
 
@@ -139,6 +139,7 @@ def make_outcome(case=None, **changes):
         params=SimpleNamespace(network=SimpleNamespace(names=NODES)),
         mass_kg=575.0,
         revolutions=np.zeros(3),
+        left_out=(),
     )
     return run.Outcome(
         None, case or make_case(), fleet, None, scalars, run.Walls(1, 2, 3, 0), 3, devices={"count": 2}
@@ -246,6 +247,36 @@ def test_infeasible_cases_say_limit_value_allowed_and_who(changes, words):
 def test_a_slow_satellite_over_a_season_is_warned_about():
     found = summary.summarise(make_outcome(slowest_h=np.array([3, 30, 5.0])), headroom=False)
     assert any("30.0 h" in text for text in found["warnings"])
+
+
+def test_energy_that_does_not_close_is_warned_about():
+    found = summary.summarise(make_outcome(), headroom=False)
+    assert not any("does not close" in text for text in found["warnings"])
+    for residual in ({"heat_residual": [1e-4, -0.2, 0]}, {"bus_residual": [1e-9, 2e-3, 0]}):
+        changes = {name: np.array(values) for name, values in residual.items()}
+        found = summary.summarise(make_outcome(**changes), headroom=False)
+        assert any("energy does not close in 1 of 3 revolutions" in text for text in found["warnings"])
+
+
+def test_brackets_in_a_users_words_are_no_markup(tmp_path):
+    """Rich takes [red] for a style and stops at [/]; the terminal of the command line does not."""
+    found = summary.summarise(make_outcome(make_case(title="[/] [red]toy")), headroom=False)
+    found["limits"][0]["satellite"] = "[/b] SAT"
+    console = cli._console()
+    console.record, console.file = True, (tmp_path / "out").open("w")
+    summary.show(found, console)
+    text = console.export_text()
+    assert "[/] [red]toy: 2 satellites" in text and "[/b] SAT" in text
+
+
+def test_dollars_in_a_title_are_no_formula(tmp_path):
+    with plots._drawing():
+        import matplotlib.pyplot as plt
+
+        figure, axis = plt.subplots()
+        axis.set_title("saves $x_ and $y^")
+        figure.savefig(tmp_path / "one.png")
+        plt.close(figure)
 
 
 def test_table_shows_every_quantity_and_limit(capsys):
