@@ -23,6 +23,7 @@ from ..kernels import march, revolution
 from . import build
 from .figures import HEADLINES
 from .quantities import quantities
+from .reductions import Count, Extreme, reduce
 from .results import NOT_RUN
 from .run import Clock, Joined, first_place, orbit_mean
 
@@ -59,8 +60,8 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     None where the case wants none, or rows are still to be solved. `figures` has one entry for each figure, by the
     name that the summary gives it; an error that could not be estimated is None, and `missing` says why.
     """
-    case, fleet, scalars = outcome.case, outcome.fleet, outcome.scalars
-    if not case.run.error_estimate or not scalars or np.any(scalars["status"] == NOT_RUN):
+    case, fleet = outcome.case, outcome.fleet
+    if not case.run.error_estimate or not outcome.scalars:
         return None
     run, missing = case.run, []
     grid = coarser_cells(run.cells, case.radiator.passes)
@@ -78,26 +79,27 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
         "figures": [],
         "missing": missing,
     }
-    good = scalars["status"] == march.CONVERGED
-    if not good.any():
-        missing.append("grid and time step: no revolution has converged")
-    if not good.any() or (grid is None and time is None):
-        return found
     nodes = tuple(fleet.params.network.names)
-    figures = [one for one in HEADLINES if one.there(scalars, nodes)]
-    rows = []
-    for figure in figures:
-        worst = figure.sign * figure.values(scalars, nodes)
-        rows.append(int(np.argmax(np.where(good, worst, -np.inf))))
+    figures = [one for one in HEADLINES if one.there(outcome.scalars, nodes)]
+    worst = [Extreme(partial(one.badness, nodes=nodes), _converged) for one in figures]
+    reached = Count(lambda scalars: scalars["status"] != NOT_RUN)
+    reduce(outcome, reached, *worst)
+    if reached.count < np.size(fleet.row):
+        return None
+    rows = [one.row for one in worst if one.row is not None]
+    if not rows:
+        missing.append("grid and time step: no revolution has converged")
+    if not rows or (grid is None and time is None):
+        return found
     distinct = sorted(set(rows))
     place = [distinct.index(row) for row in rows]
     # On a coarser grid its own answer at the run's steps comes first, to compare with.
     steps = ([run.steps] if grid is not None else []) + ([time[0]] if time is not None else [])
     with Clock(outcome.wall, "accuracy"):
         coarse = _solve(case, fleet, distinct, found["cells"], steps, sorted({one.key for one in figures}))
-    for figure, row, k in zip(figures, rows, place):
+    for figure, seen, row, k in zip(figures, worst, rows, place):
         at_steps = figure.values(coarse, nodes)[k::BATCH]
-        fine = float(figure.values(scalars, nodes)[row])
+        fine = seen.of(partial(figure.values, nodes=nodes))
         grid_error = None if grid is None else _richardson(fine, at_steps[0], grid[1])
         reference = fine if grid is None else at_steps[0]
         time_error = None if time is None else _richardson(reference, at_steps[-1], time[1])
@@ -114,6 +116,10 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
             }
         )
     return found
+
+
+def _converged(scalars) -> np.ndarray:
+    return scalars["status"] == march.CONVERGED
 
 
 def _richardson(fine: float, coarse: float, ratio: float) -> float | None:

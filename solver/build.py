@@ -58,7 +58,8 @@ class Fleet:
         revolutions: kernels.revolution.Revolution, rows on the first axis of every leaf.
         params: kernels.satellite.Params, rows on the last axis.
         state: kernels.satellite.State at the start, rows on the last axis.
-        row: Row that holds each satellite at each epoch, (n_satellites, n_epochs).
+        group: Which satellites share their rows: those with the same number, (n_satellites,). Row
+            group x epochs + epoch is that of all of a group.
         names: Of the satellites.
         plane: Of each satellite, (n_satellites,).
         epochs: Instants, UTC: the middle of each revolution.
@@ -70,13 +71,19 @@ class Fleet:
     revolutions: Revolution
     params: Params
     state: State
-    row: np.ndarray
+    group: np.ndarray
     names: tuple[str, ...]
     plane: np.ndarray
     epochs: tuple[datetime, ...]
     mass_kg: float
     case: Case
     orbits: Orbit
+
+    @property
+    def row(self) -> np.ndarray:
+        """Row that holds each satellite at each epoch, (n_satellites, n_epochs)."""
+        epochs = np.arange(len(self.epochs), dtype=np.int32)
+        return self.group.astype(np.int32)[:, None] * len(epochs) + epochs
 
 
 @dataclass(frozen=True)
@@ -134,14 +141,13 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
     plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
     orbits = jax.tree.map(lambda leaf: leaf[plane].reshape(-1), found.planes)
     group = np.arange(n_satellites) if distinct else found.plane
-    row = group[:, None] * n_epochs + np.arange(n_epochs)
     rows, design = _rows(case, len(orbits.raan), n_epochs, dtype)
     params = _params(case, design, rows)
     return Fleet(
         revolutions=_revolutions(case, design, rows, orbits, *_dates(instants, rows.n)),
         params=params,
         state=_state(case, params, rows),
-        row=row,
+        group=group,
         names=found.names,
         plane=found.plane,
         epochs=instants,

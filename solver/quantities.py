@@ -3,6 +3,8 @@
 A row is one distinct revolution. `VARIABLES` lists all that the dataset holds; `quantities` fills it.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,11 +20,12 @@ _KWH = 3.6e6  # J
 
 
 class Variable(NamedTuple):
-    """Dimensions after the row, unit and meaning."""
+    """Dimensions after the row, unit and meaning; of a flag what each of its numbers says."""
 
     dims: tuple[str, ...]
     unit: str
     meaning: str
+    flags: Mapping[int, str] = MappingProxyType({})
 
 
 def _powers() -> dict[str, str]:

@@ -3,7 +3,7 @@
     case.toml       the resolved case
     plan.json       what the directory belongs to: case hash, precision, rows, rows a chunk
     results.zarr    the dataset; `open_run` reads it
-    rows/A-B.npz    one value a row and quantity, rows A..B-1, and the sizes of the files of their series, after
+    rows/A-B.npz    one record a row of every scalar, rows A..B-1, and the sizes of the files of their series, after
                     which it is written: the mark of done
     process-N.lock  held by the process N that computes here
     summary.json    the summary table
@@ -15,6 +15,7 @@ each distinct row, dimension `revolution`, since satellites that share a plane s
 revolution with the hottest chip and of that with the longest eclipse.
 """
 
+import bisect
 import json
 import os
 import platform
@@ -32,10 +33,11 @@ DATASET = "results.zarr"
 FEATURED = HOTTEST, DARKEST = "hottest", "darkest"  # groups of the dataset
 _PLAN, _ROWS = "plan.json", "rows"
 _SEAL = ".zmetadata"  # of a dataset that is whole
-_FILES, _BYTES = "files", "bytes"  # of a mark: the files of its series, and their sizes
+_RECORDS, _FILES, _BYTES = "records", "files", "bytes"  # of a mark: scalars, files of the series, their sizes
 FILL = 9.969209968386869e36  # netCDF's default fill value for floats
 NOT_RUN = -1  # status of a row that an interrupted run did not reach
 FAILED = 2
+REGION = 1 << 15  # rows of the (satellite, epoch) arrays written at once
 
 
 class RunDirectoryError(ValueError):
@@ -139,6 +141,7 @@ def _whole(path: Path, mark: Path) -> bool:
     try:
         with np.load(mark) as part:
             files = dict(zip(part[_FILES].tolist(), part[_BYTES].tolist()))
+            part[_RECORDS]
             intact = part.zip is None or part.zip.testzip() is None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
@@ -177,20 +180,29 @@ def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: 
     series = {name: value for name, value in values.items() if name not in SCALARS}
     with filelock.FileLock(path / "arrays.lock"):
         group = _group(path)
-        arrays = {name: _array(group, name, rows, chunk, value) for name, value in series.items()}
+        arrays = {
+            name: _array(group, name, ("revolution",), (rows,), (chunk,), value)
+            for name, value in series.items()
+        }
     files = {}
     for name, value in series.items():
         arrays[name][first : first + count] = _masked(value, failed)
         file = f"{name}/{'.'.join([str(first // chunk), *['0'] * (value.ndim - 1)])}"
         files[file] = _size(path / DATASET / file)
-    scalars = {name: value for name, value in values.items() if name in SCALARS}
+    scalars = {name: _masked(value, failed) for name, value in values.items() if name in SCALARS}
+    records = np.empty(count, [(name, value.dtype, value.shape[1:]) for name, value in scalars.items()])
+    for name, value in scalars.items():
+        records[name] = value
     mark = path / _ROWS / f"{first:09d}-{first + count:09d}.npz"
     part = mark.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(
             file,
-            **scalars,
-            **{_FILES: np.array(list(files), str), _BYTES: np.array(list(files.values()), int)},
+            **{
+                _RECORDS: records,
+                _FILES: np.array(list(files), str),
+                _BYTES: np.array(list(files.values()), int),
+            },
         )
     os.replace(part, mark)
 
@@ -208,66 +220,106 @@ def _group(path: Path) -> Any:
     return zarr.open_group(str(path / DATASET), mode="a", zarr_format=2)
 
 
-def _array(group: Any, name: str, rows: int, chunk: int, value: np.ndarray) -> Any:
+def _array(group: Any, name: str, places: tuple, shape: tuple, chunks: tuple, value: np.ndarray) -> Any:
+    """The array of a quantity on the dimensions `places`, of which `value` has some entries on one axis."""
     from .quantities import VARIABLES
 
     if name in group:
         return group[name]
     variable = VARIABLES[name]
+    floating = np.issubdtype(value.dtype, np.floating)
     return group.create_array(
         name,
-        shape=(rows, *value.shape[1:]),
-        chunks=(chunk, *value.shape[1:]),
+        shape=(*shape, *value.shape[1:]),
+        chunks=(*chunks, *value.shape[1:]),
         dtype=value.dtype,
-        fill_value=FILL,
-        attributes={
-            "_ARRAY_DIMENSIONS": ["revolution", *variable.dims],
-            "units": variable.unit,
-            "long_name": variable.meaning,
-        },
+        fill_value=FILL if floating else None,
+        attributes={"_ARRAY_DIMENSIONS": [*places, *variable.dims], **_described(variable)},
     )
 
 
-def read_rows(path: Path, rows: int) -> dict[str, np.ndarray]:
-    """One value a row of every scalar; rows that were not reached have the status NOT_RUN, numbers of
-    those and of failed rows are FILL."""
-    out: dict[str, np.ndarray] = {}
-    for first, last, mark in _marks(path):
-        with np.load(mark) as part:
-            for name in set(part.files) - {_FILES, _BYTES}:
-                value = part[name]
-                if name not in out:
-                    empty = (
-                        FILL
-                        if np.issubdtype(value.dtype, np.floating)
-                        else NOT_RUN
-                        if name == "status"
-                        else 0
-                    )
-                    out[name] = np.full((rows, *value.shape[1:]), empty, value.dtype)
-                out[name][first:last] = value
-    if out:
-        failed = out["status"] == FAILED
-        out = {name: _masked(value, failed) for name, value in out.items()}
+def _described(variable: Any) -> dict[str, Any]:
+    """Unit, meaning, and what the numbers of a flag say, as the CF conventions want it."""
+    out = {"units": variable.unit, "long_name": variable.meaning}
+    if variable.flags:
+        values, meanings = zip(*variable.flags.items())
+        out |= {"flag_values": list(values), "flag_meanings": " ".join(m.replace(" ", "_") for m in meanings)}
     return out
 
 
-def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write what has satellites and epochs, and the attributes; then seal the dataset."""
+class Scalars(Mapping[str, np.ndarray]):
+    """One value a row of every scalar, read from the marks of a run when it is asked for.
+
+    `take` gives some rows of all, `scalars[name]` one of all rows. Rows that were not reached have the status
+    NOT_RUN; numbers of those and of failed rows are FILL.
+    """
+
+    def __init__(self, path: Path, rows: int):
+        self._rows, self._marks = rows, _marks(path)
+        self._last: tuple[Path | None, np.ndarray] = (None, np.empty(0))
+        self._record = None if not self._marks else self._read(self._marks[0][2]).dtype
+
+    def _read(self, mark: Path) -> np.ndarray:
+        # Neighbouring blocks share a mark.
+        if self._last[0] != mark:
+            with np.load(mark) as part:
+                self._last = mark, part[_RECORDS]
+        return self._last[1]
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Every scalar of some rows, in rising order."""
+        return self._taken(rows, list(self))
+
+    def _taken(self, rows: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        if self._record is None:
+            return {}
+        out = {}
+        for name in names:
+            value, shape = self._record[name].base, self._record[name].shape
+            empty = FILL if value.kind == "f" else NOT_RUN if name == "status" else 0
+            out[name] = np.full((len(rows), *shape), empty, value)
+        begin = bisect.bisect_right(self._marks, rows[0], key=lambda mark: mark[1]) if len(rows) else 0
+        for first, last, mark in self._marks[begin:]:
+            low, high = np.searchsorted(rows, (first, last)).tolist()
+            if first > rows[-1]:
+                break
+            if low < high:
+                part = self._read(mark)
+                among = rows[low:high] - first
+                for name, value in out.items():
+                    value[low:high] = part[name][among]
+        return out
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in list(self):
+            raise KeyError(name)
+        return self._taken(np.arange(self._rows), [name])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(() if self._record is None else self._record.names)
+
+    def __len__(self) -> int:
+        return 0 if self._record is None else len(self._record.names)
+
+
+def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, Any]) -> None:
+    """Write what has satellites and epochs, region by region, and the attributes; then seal the dataset."""
     import zarr
 
-    places = _places(fleet)
-    dataset = _with_scalars(places, scalars).assign_attrs(dict(attributes) | versions())
     group = _group(path)
-    for name in set(group.array_keys()) & set(dataset.variables):
+    for name in set(group.array_keys()) & set(scalars):
         # An earlier process wrote them already, with the rows that it had.
         del group[name]
-    encoding = _EPOCH | {
-        name: {"_FillValue": FILL}
-        for name, value in scalars.items()
-        if np.issubdtype(value.dtype, np.floating)
-    }
-    dataset.to_zarr(path / DATASET, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
+    places = fleet.row
+    step = max(1, REGION // places.shape[1])
+    for first in range(0, len(places), step):
+        region = slice(first, first + step)
+        rows, where = np.unique(places[region], return_inverse=True)
+        where = where.reshape(-1, places.shape[1])
+        for name, value in scalars.take(rows).items():
+            chunks = (min(step, len(places)), places.shape[1])
+            _array(group, name, ("satellite", "epoch"), places.shape, chunks, value)[region] = value[where]
+    group.update_attributes(dict(attributes) | versions())
     zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
 
 
@@ -283,7 +335,7 @@ def _places(fleet: Any) -> Any:
     index = {
         "revolution_index": (
             ("satellite", "epoch"),
-            np.asarray(fleet.row).astype(np.int32),
+            fleet.row,
             {"units": "1", "long_name": "row of the maps and series that are this satellite's at this epoch"},
         )
     }
@@ -298,17 +350,6 @@ def _places(fleet: Any) -> Any:
     return xr.Dataset(index, coordinates)
 
 
-def _with_scalars(places: Any, scalars: Mapping[str, np.ndarray]) -> Any:
-    from .quantities import SCALARS
-
-    row, data = places["revolution_index"].values, {}
-    for name, value in scalars.items():
-        variable = SCALARS[name]
-        attrs = {"units": variable.unit, "long_name": variable.meaning}
-        data[name] = (("satellite", "epoch", *variable.dims), value[row], attrs)
-    return places.assign(data)
-
-
 def write_featured(
     path: Path, group: str, fleet: Any, values: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> None:
@@ -318,7 +359,7 @@ def write_featured(
     from .quantities import FACES, MAPS, SERIES, SOURCES
 
     data = {
-        name: (variable.dims, values[name][0], {"units": variable.unit, "long_name": variable.meaning})
+        name: (variable.dims, values[name][0], _described(variable))
         for name, variable in (SERIES | MAPS).items()
         if name in values
     }
@@ -390,13 +431,19 @@ def open_run(path: Path) -> Any:
     dataset = xr.open_zarr(store, consolidated=sealed)
     index = dataset["revolution_index"]
     if not sealed:
-        scalars = read_rows(Path(path), int(index.max()) + 1)
-        dataset = _with_scalars(dataset, {name: _unfilled(value) for name, value in scalars.items()})
+        row = index.values
+        scalars = Scalars(Path(path), int(row.max()) + 1)
+        dataset = dataset.assign({name: _spread(name, scalars[name][row]) for name in scalars})
     return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
 
 
-def _unfilled(value: np.ndarray) -> np.ndarray:
-    return np.where(value == FILL, np.nan, value) if np.issubdtype(value.dtype, np.floating) else value
+def _spread(name: str, value: np.ndarray) -> tuple:
+    """A scalar on satellites and epochs for xarray, without the numbers that say that there is none."""
+    from .quantities import SCALARS
+
+    if np.issubdtype(value.dtype, np.floating):
+        value = np.where(value == FILL, np.nan, value)
+    return ("satellite", "epoch", *SCALARS[name].dims), value, _described(SCALARS[name])
 
 
 def open_featured(path: Path, group: str) -> Any:

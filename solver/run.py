@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,10 +18,12 @@ from . import build, devices, results
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
 from .quantities import MAPS, SCALARS, quantities
+from .reductions import Extreme, reduce
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
 SMALLEST_CHUNK = 32
 _UNTHROTTLED = 1e4  # K above any chip
+RECOUNT = 10.0  # s after which the other processes' rows are counted again: there may be many thousand marks
 
 
 @dataclass
@@ -37,16 +39,18 @@ class Walls:
 
 @dataclass
 class Outcome:
-    """A run and what it knows about its rows; `scalars` holds one value a row of each quantity.
+    """A run and what it knows about its rows.
 
-    `accuracy` is what `accuracy.estimate` says of it, or None.
+    Attributes:
+        scalars: One value a row of each quantity, `results.Scalars` or a dictionary; empty while there is none.
+        accuracy: What `accuracy.estimate` says of it, or None.
     """
 
     path: Path
     case: Any
     fleet: Any
     solver: "Solver"
-    scalars: dict[str, np.ndarray]
+    scalars: Mapping[str, np.ndarray]
     wall: Walls
     solved_now: int
     interrupted: bool = False
@@ -66,8 +70,8 @@ def row_count(fleet: Any) -> int:
 
 def first_place(fleet: Any, row: int) -> tuple[int, int]:
     """First satellite and epoch that a row stands for."""
-    satellite, epoch = np.unravel_index(int(np.argmax(np.asarray(fleet.row) == row)), np.shape(fleet.row))
-    return int(satellite), int(epoch)
+    group, epoch = divmod(row, len(fleet.epochs))
+    return int(np.argmax(fleet.group == group)), epoch
 
 
 def run(
@@ -119,18 +123,23 @@ def run(
             raise devices.DeviceError("the processes of the run have devices unlike each other: give --chunk")
         left = results.unfinished(out, rows, kept["chunk"], processes.index, processes.count)
         solved, interrupted = 0, False
-        progress(results.rows_marked(out), rows)
+        marked = results.rows_marked(out)
+        counted = time.monotonic()
+        progress(marked, rows)
         try:
             for start, values in solver.chunks(left, kept["chunk"]):
                 with Clock(wall, "run"):
                     results.write_rows(out, start, values, rows, kept["chunk"])
                 solved += len(values["status"])
-                progress(results.rows_marked(out), rows)
+                marked += len(values["status"])
+                if processes.count > 1 and time.monotonic() - counted > RECOUNT:
+                    marked, counted = results.rows_marked(out), time.monotonic()
+                progress(marked, rows)
             if processes.first:
                 wait_for_others(out, rows, processes, progress)
         except KeyboardInterrupt:
             interrupted = True
-    scalars = results.read_rows(out, rows) if processes.first else {}
+    scalars = results.Scalars(out, rows) if processes.first else {}
     return Outcome(
         out,
         case,
@@ -423,34 +432,43 @@ def conclude(outcome: Outcome) -> None:
     """
     if not outcome.scalars:
         return
-    scalars, fleet, case = outcome.scalars, outcome.fleet, outcome.case
+    fleet, case = outcome.fleet, outcome.case
     attributes = {
         "title": case.title or "dawndusk run",
         "Conventions": "CF-1.11",
         "case_hash": cases.case_hash(case),
         "mode": case.run.mode,
-        "precision": str(scalars["panel_max_c"].dtype),
+        "precision": str(fleet.state.energy.dtype),
         "device": outcome.devices.get("kind", ""),
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
     if outcome.accuracy is not None:
         attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
-    good = scalars["status"] != results.FAILED
-    if good.any() and not outcome.interrupted:
-        names = tuple(fleet.params.network.names)
-        hot = scalars["node_max_c"][:, names.index("chip")] if "chip" in names else scalars["panel_max_c"]
-        hottest, darkest = (
-            int(np.argmax(np.where(good, value, -np.inf))) for value in (hot, scalars["eclipse_min"])
-        )
-        # Without any eclipse the hottest revolution stands for both.
-        chosen = np.array([hottest, darkest if scalars["eclipse_min"][darkest] > 0 else hottest])
-        values = outcome.solver.solve(chosen, series=True)
-        for group, part, row in zip(results.FEATURED, (slice(0, 1), slice(1, 2)), chosen):
-            satellite, epoch = first_place(fleet, row)
-            where = {
-                "satellite": str(fleet.names[satellite]),
-                "epoch": f"{fleet.epochs[epoch]:%Y-%m-%d %H:%M} UTC",
-            }
-            one = {name: value[part] for name, value in values.items()}
-            results.write_featured(outcome.path, group, fleet, one, attributes | where)
-    results.finish(outcome.path, fleet, scalars, attributes)
+    if not outcome.interrupted:
+        _write_featured(outcome, attributes)
+    results.finish(outcome.path, fleet, outcome.scalars, attributes)
+
+
+def _write_featured(outcome: Outcome, attributes: dict[str, Any]) -> None:
+    """Solve and store the revolutions of the pictures: the hottest, and that with the longest eclipse."""
+    fleet, names = outcome.fleet, tuple(outcome.fleet.params.network.names)
+
+    def peak(scalars):
+        return scalars["node_max_c"][:, names.index("chip")] if "chip" in names else scalars["panel_max_c"]
+
+    hottest, darkest = Extreme(peak), Extreme(lambda scalars: scalars["eclipse_min"])
+    reduce(outcome, hottest, darkest)
+    if hottest.row is None or darkest.row is None:
+        return
+    # Without any eclipse the hottest revolution stands for both.
+    dark = darkest.row if darkest.of(lambda scalars: scalars["eclipse_min"]) > 0 else hottest.row
+    chosen = np.array([hottest.row, dark])
+    values = outcome.solver.solve(chosen, series=True)
+    for group, part, row in zip(results.FEATURED, (slice(0, 1), slice(1, 2)), chosen.tolist()):
+        satellite, epoch = first_place(fleet, row)
+        where = {
+            "satellite": str(fleet.names[satellite]),
+            "epoch": f"{fleet.epochs[epoch]:%Y-%m-%d %H:%M} UTC",
+        }
+        one = {name: value[part] for name, value in values.items()}
+        results.write_featured(outcome.path, group, fleet, one, attributes | where)

@@ -19,6 +19,7 @@ def make_fleet(row):
     panel = SimpleNamespace(nx=CELLS[0], ny=CELLS[1], passes=1, length=np.full(4, 2.0), width=np.full(4, 0.1))
     return SimpleNamespace(
         row=row,
+        group=row[:, 0] // row.shape[1],
         names=[f"sat-{i}" for i in range(row.shape[0])],
         epochs=[datetime(2027, 1 + k, 1, tzinfo=UTC) for k in range(row.shape[1])],
         params=SimpleNamespace(network=SimpleNamespace(names=NODES), panel=panel),
@@ -44,7 +45,7 @@ def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
     results.begin(tmp_path, fleet, PLAN, "title = 'x'\n")
     results.write_rows(tmp_path, 0, make_values([0, 1]), 4, 2)
     results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
-    results.finish(tmp_path, fleet, results.read_rows(tmp_path, 4), {"case_hash": "abc"})
+    results.finish(tmp_path, fleet, results.Scalars(tmp_path, 4), {"case_hash": "abc"})
 
     with xr.open_zarr(tmp_path / results.DATASET) as data:
         assert data["panel_max_c"].dims == ("satellite", "epoch")
@@ -70,7 +71,7 @@ def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
     for name in ("panel_max_c", "node_max_c", "node_c"):
         values[name][1] = np.nan
     results.write_rows(tmp_path, 0, values, 4, 4)
-    scalars = results.read_rows(tmp_path, 4)
+    scalars = results.Scalars(tmp_path, 4)
     assert np.isfinite(scalars["panel_max_c"]).all()
     results.finish(tmp_path, fleet, scalars, {})
 
@@ -97,10 +98,10 @@ def test_a_run_goes_on_where_a_mark_is_missing(tmp_path):
 
     assert results.kept_plan(tmp_path, PLAN) == PLAN
     assert results.unfinished(tmp_path, 4, 2) == [2] and results.rows_marked(tmp_path) == 2
-    assert results.read_rows(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
+    assert results.Scalars(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
     results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
     assert results.unfinished(tmp_path, 4, 2) == []
-    assert results.read_rows(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
+    assert results.Scalars(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
 
 
 def cut(path):
