@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from ..kernels.constants import NOT_FINITE
+from ..kernels.march import RUNAWAY
 from ..kernels.panel import pipe_transport
 
 SOURCES = ("solar", "albedo", "infrared")
@@ -56,9 +59,22 @@ _TEMPERATURES = {
     "fluid_radiator_out": "coolant out of the radiator",
 }
 
+STATUS = {-1: "not run", 0: "converged", 1: "not converged", 2: "failed"}
+# Why a row has failed or has not converged. Where several hold, the largest.
+NO_REASON, OPEN, LOST, HOT, DECAYED, UNKNOWN_INPUT = range(6)
+REASONS = {
+    NO_REASON: "none",
+    OPEN: "periodic state not reached",
+    LOST: "not finite",
+    HOT: "thermal runaway",
+    DECAYED: "decayed orbit",
+    UNKNOWN_INPUT: "input not finite",
+}
+
 # One value a row. Temperatures are extremes over the revolution unless the name says mean.
 SCALARS = {
-    "status": Variable((), "1", "0 converged, 1 not converged, 2 not finite or thermal runaway"),
+    "status": Variable((), "1", "whether the row was solved", STATUS),
+    "reason": Variable((), "1", "why the row has failed or has not converged", REASONS),
     "iterations": Variable((), "1", "iterations of the periodic solve"),
     "closure_k": Variable((), "K", "largest |T(P) - T(0)| over cells and nodes"),
     "distance_k": Variable((), "K", "distance to the periodic state that the closure implies"),
@@ -137,7 +153,27 @@ def celsius(kelvin: Any) -> Any:
     return kelvin - _ZERO_CELSIUS
 
 
-def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]:
+def fault(revolution) -> Any:
+    """What no march can mend of one `kernels.revolution.Revolution`: NO_REASON, DECAYED or UNKNOWN_INPUT.
+
+    A perigee below the ground is a decayed orbit; elements, Sun or surfaces that are not finite are unknown.
+    """
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(revolution)]))
+    orbit = revolution.orbit
+    above = orbit.semi_major_axis * (1 - orbit.eccentricity) > revolution.earth_radius
+    return jnp.where(finite, jnp.where(above, NO_REASON, DECAYED), UNKNOWN_INPUT)
+
+
+def design_fault(params) -> Any:
+    """The same of designs, `kernels.satellite.Params`, rows last: UNKNOWN_INPUT where one has no number.
+
+    Infinity is one: a bond without resistance.
+    """
+    unknown = [jnp.any(jnp.isnan(leaf), tuple(range(leaf.ndim - 1))) for leaf in jax.tree.leaves(params)]
+    return jnp.where(jnp.any(jnp.stack(unknown), 0), UNKNOWN_INPUT, NO_REASON)
+
+
+def quantities(params, beta, loads, cycle, record, cells=None, faults=None) -> dict[str, Any]:
     """Everything of `VARIABLES` that a row has, rows on the last axis.
 
     Args:
@@ -147,6 +183,7 @@ def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]
         cycle: `kernels.march.Cycle`, or None in a transient run.
         record: `kernels.march.Record`, steps first.
         cells: (steps, nx, ny, B) panel temperatures [K], where they are to be kept.
+        faults: Reasons known from the input, as `fault` gives them; None where it is known to be good.
 
     What the satellite lacks (payload, loop, battery) is left out.
     """
@@ -242,7 +279,7 @@ def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]
             ),
             "payload_peak_kw": jnp.max(jnp.where(real, record.payload_power, 0), 0) / 1e3,
         }
-    q["status"] = _status(q)
+    q |= _judged(q, record, faults)
     q |= _series(loads, record, has_loop)
     if has_battery:
         q["state_of_charge"] = charge
@@ -269,8 +306,8 @@ def _series(loads, record, has_loop: bool) -> dict[str, Any]:
     return q
 
 
-def _status(q: dict[str, Any]) -> Any:
-    """The solver's status, raised to 2 where the row has a number that is not finite."""
+def _judged(q: dict[str, Any], record, faults) -> dict[str, Any]:
+    """Status and reason: the solver's, and failed for every reason but OPEN."""
     # Whatever is not finite anywhere shows in one of these: extremes and totals pass it on.
     names = ("node_max_c", "node_min_c")
     alone = (
@@ -283,8 +320,18 @@ def _status(q: dict[str, Any]) -> Any:
     )
     checked = jnp.concatenate([*(q[name] for name in names), jnp.stack([q[name] for name in alone])])
     finite = jnp.all(jnp.isfinite(checked), 0)
-    status = q.get("status")
-    return jnp.where(finite, 0 if status is None else status, 2)
+    solved = q.get("status", jnp.zeros(finite.shape, jnp.int32))
+    # Step by step: what is not a number any more has run away before.
+    hot = jnp.any(record.panel_max > RUNAWAY, 0) | jnp.any(record.nodes > RUNAWAY, (0, 1))
+    if "distance_k" in q:
+        # The search gives up what heads so far.
+        hot = hot | (q["distance_k"] > RUNAWAY)
+    reason = jnp.where(finite, solved, LOST)
+    reason = jnp.where(hot, HOT, reason)
+    if faults is not None:
+        reason = jnp.where(faults > NO_REASON, faults, reason)
+    reason = reason.astype(jnp.int32)
+    return {"reason": reason, "status": jnp.where(reason > OPEN, NOT_FINITE, reason)}
 
 
 def _cells_last(panel: Any) -> Any:

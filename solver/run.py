@@ -17,7 +17,7 @@ from ..kernels import march, orbit, revolution, satellite, sun
 from . import build, devices, results
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
-from .quantities import MAPS, SCALARS, quantities
+from .quantities import MAPS, SCALARS, design_fault, fault, quantities
 from .reductions import Extreme, reduce
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
@@ -299,14 +299,17 @@ def solve_rows(revolutions, params, state, change, *, structures, mode: str, ste
     def row_loads(leaves):
         row = jax.tree.unflatten(structures[0], leaves)
         beta = sun.beta_angle(row.sun_hat, orbit.orbit_normal(row.orbit))
-        return revolution.revolution_loads(row, steps), beta
+        return revolution.revolution_loads(row, steps), beta, fault(row)
 
     params, state = (
         jax.tree.unflatten(structure, [jnp.moveaxis(leaf, 0, -1) for leaf in leaves])
         for structure, leaves in zip(structures[1:], (params, state))
     )
     params = _changed(params, *change)
-    loads, beta = jax.vmap(row_loads, out_axes=-1)(revolutions)
+    loads, beta, faults = jax.vmap(row_loads, out_axes=-1)(revolutions)
+    faults = jnp.maximum(faults, design_fault(params))
+    # Without a number to march with, its search ends at once and keeps no other row waiting.
+    loads = replace(loads, panel=jnp.where(faults[None] > 0, jnp.nan, loads.panel))
     if mode == "steady":
         loads = orbit_mean(loads)
     if mode == "transient":
@@ -315,7 +318,7 @@ def solve_rows(revolutions, params, state, change, *, structures, mode: str, ste
     else:
         start, cycle, record = march.cyclic(params, loads, state)
     cells = cell_series(params, loads, start) if save == "cells" else None
-    found = quantities(params, beta, loads, cycle, record, cells)
+    found = quantities(params, beta, loads, cycle, record, cells, faults)
     return [jnp.moveaxis(leaf, -1, 0) for leaf in jax.tree.leaves(state)], packed(found)
 
 
@@ -405,7 +408,7 @@ class Joined:
                 new[name] = np.where(hotter, value, old[name])
             elif name == "panel_coldest_c":
                 new[name] = np.where(colder, value, old[name])
-            elif "_max" in name or name in ("status", "payload_peak_kw"):
+            elif "_max" in name or name in ("status", "reason", "payload_peak_kw"):
                 new[name] = np.maximum(value, old[name])
             elif "_min" in name and name not in _NOT_EXTREMES:
                 new[name] = np.minimum(value, old[name])

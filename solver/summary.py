@@ -13,6 +13,7 @@ from ..kernels.constants import NOT_CONVERGED
 from . import limits as bounds
 from .figures import FIGURES, SHARE, Breakdown, Spread, worst_satellites
 from .limits import LARGEST_FACTOR, Limit
+from .quantities import OPEN, REASONS
 from .reductions import Count, Extreme, Largest, Of, Scalars, names, reduce
 from .results import FAILED, NOT_RUN, write_text
 from .run import Clock, first_place
@@ -41,7 +42,8 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
     case, fleet = outcome.case, outcome.fleet
     nodes, known = tuple(fleet.params.network.names), names(outcome)
     reached = Rows(lambda scalars: scalars["status"] != NOT_RUN)
-    failed, open_ended = (Count(_of_status(status), NAMED) for status in (FAILED, NOT_CONVERGED))
+    failed, open_ended = (Count(_of("status", status), NAMED) for status in (FAILED, NOT_CONVERGED))
+    reasons = {text: Count(_of("reason", code), NAMED) for code, text in REASONS.items() if code > 0}
     spreads = [Spread(one, nodes) for one in FIGURES if one.there(known, nodes)]
     limits = bounds.limits_of(case, nodes)
     # A limit that is broken without a negative margin is worst where it is broken.
@@ -51,9 +53,8 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
     feasible = _Feasibility(case)
     neutral = Largest(lambda scalars: scalars["neutral_charge"])
     extras = [neutral] if "neutral_charge" in known else []
-    reduce(
-        outcome, reached, failed, open_ended, *spreads, *worst, fleetwide, *energy.values(), feasible, *extras
-    )
+    counts = (reached, failed, open_ended, *reasons.values())
+    reduce(outcome, *counts, *spreads, *worst, fleetwide, *energy.values(), feasible, *extras)
     found: dict[str, Any] = {
         "title": case.title,
         "mode": case.run.mode,
@@ -64,6 +65,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         "complete": reached.count == outcome.rows,
         "failed": _who(failed, fleet),
         "not_converged": _who(open_ended, fleet),
+        "reasons": [{"reason": text} | _who(seen, fleet) for text, seen in reasons.items() if seen.count],
     }
     warnings, infeasible = [], []
     if reached.good:
@@ -83,9 +85,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         infeasible = feasible.said(fleet)
         warnings = _warnings(found, case, neutral.value > 0)
     elif found["rows_solved"]:
-        infeasible = [
-            f"no periodic state: {_listed(found['failed'])}; no row of the case has a finite solution"
-        ]
+        infeasible = [f"no periodic state: {_failures(found)}; no row of the case has a finite solution"]
     found["warnings"], found["infeasible"] = warnings, infeasible
     found["wall_s"] = {name: round(value, 4) for name, value in vars(outcome.wall).items()}
     found["wall_s"]["rows_solved_now"] = outcome.solved_now
@@ -104,8 +104,8 @@ class Rows:
         self.good = self.good or bool(block.good.any())
 
 
-def _of_status(status: int) -> Of:
-    return lambda scalars: scalars["status"] == status
+def _of(flag: str, value: int) -> Of:
+    return lambda scalars: scalars[flag] == value
 
 
 def _badness(limit: Limit, scalars: Scalars) -> np.ndarray:
@@ -298,9 +298,7 @@ def _warnings(found, case, neutral: bool) -> list[str]:
     if case.payload is not None and len(case.payload.windows) > 0 and case.run.mode == "steady":
         out.append("run.mode = 'steady' averages the demand windows over the revolution")
     if found["failed"]["count"]:
-        out.append(
-            f"failed (not finite or thermal runaway), left out of every number: {_listed(found['failed'])}"
-        )
+        out.append(f"failed, left out of every number: {_failures(found)}")
     if found["not_converged"]["count"]:
         out.append(
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
@@ -319,6 +317,12 @@ def _who(seen: Count, fleet: Any) -> dict[str, Any]:
         group, epoch = divmod(row, len(fleet.epochs))
         places += [(int(k), epoch) for k in np.flatnonzero(fleet.group == group)[:NAMED]]
     return {"count": seen.count, "first": [_at(fleet, place) for place in sorted(places)[:NAMED]]}
+
+
+def _failures(found: Mapping[str, Any]) -> str:
+    """What has failed, by reason."""
+    failing = [one for one in found["reasons"] if one["reason"] != REASONS[OPEN]]
+    return "; ".join(f"{one['reason']} ({one['count']:,}): {_listed(one)}" for one in failing)
 
 
 def _listed(who: Mapping[str, Any]) -> str:

@@ -47,7 +47,8 @@ def values_of(draw, count):
         elif name != "status":
             out[name] = draw.normal(20, 5, shape).astype(np.float32)
     out["soc_min"] = draw.uniform(0.3, 0.9, count).astype(np.float32)
-    out["status"] = draw.choice([0, 1, 2], count, p=[0.96, 0.02, 0.02]).astype(np.int32)
+    out["reason"] = draw.choice([0, 1, 4], count, p=[0.96, 0.02, 0.02]).astype(np.int32)
+    out["status"] = np.minimum(out["reason"], results.FAILED)
     return out
 
 

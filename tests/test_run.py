@@ -17,6 +17,7 @@ import xarray as xr
 from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
 from dawndusk.solver import build, case, devices, results, run
+from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT
 from jax.experimental.compilation_cache import compilation_cache
 
 # A dawn-dusk year in five epochs, the first with an eclipse, on the coarsest panel.
@@ -138,11 +139,67 @@ def test_a_row_that_fails_leaves_the_others_alone(straight, tmp_path, monkeypatc
     monkeypatch.setattr(build, "build", one_bad)
     bad = run_small(tmp_path)
     assert bad.scalars["status"].tolist() == [0, 0, 0, results.FAILED, 0]
+    assert bad.scalars["reason"].tolist() == [0, 0, 0, UNKNOWN_INPUT, 0]
     for name, value in straight.scalars.items():
         others = [0, 1, 2, 4]
         np.testing.assert_array_equal(bad.scalars[name][others], value[others], err_msg=name)
         if np.issubdtype(value.dtype, np.floating):
             assert (bad.scalars[name][3] == results.FILL).all()
+
+
+def with_row(tree, row, path, change, axis):
+    """A pytree whose leaf at the end of `path` has `change` applied to one row."""
+    name, *rest = path
+    leaf = getattr(tree, name)
+    if rest:
+        return replace(tree, **{name: with_row(leaf, row, rest, change, axis)})
+    leaf = np.moveaxis(np.array(leaf), axis, 0)
+    leaf[row] = change(leaf[row])
+    return replace(tree, **{name: np.moveaxis(leaf, 0, axis)})
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        ("revolutions.orbit.inclination", lambda x: np.nan, UNKNOWN_INPUT),
+        ("revolutions.orbit.semi_major_axis", lambda x: np.inf, UNKNOWN_INPUT),
+        ("revolutions.orbit.semi_major_axis", lambda x: 6.37e6, DECAYED),
+        ("revolutions.orbit.eccentricity", lambda x: 0.2, DECAYED),
+        ("params.network.heat_capacity", lambda x: np.nan * x, UNKNOWN_INPUT),
+        ("params.panel.heat", lambda x: 1e8, HOT),
+        # Hardly an emissivity: the radiator's equilibrium lies beyond 2000 K, which it would take days to reach.
+        ("params.panel.to_space", lambda x: 1e-6 * x, HOT),
+    ],
+    ids=[
+        "no angle",
+        "infinite axis",
+        "below ground",
+        "dips into it",
+        "no capacity",
+        "a furnace",
+        "a mirror",
+    ],
+)
+def test_a_bad_satellite_says_why_and_the_others_keep_every_bit(straight, path, change, reason):
+    """Row 3 of five in one chunk, with the same program."""
+    part, *path = path.split(".")
+    fleet, axis = straight.fleet, 0 if part == "revolutions" else -1
+    tree = with_row(getattr(fleet, part), 3, path, change, axis)
+    if path[-1] == "to_space":
+        # All that the panel emits, and the network's exchange with it.
+        tree = with_row(tree, 3, ["panel", "emission"], change, axis)
+        tree = with_row(tree, 3, ["network", "panel_radiative"], change, axis)
+        tree = with_row(tree, 3, ["network", "to_space"], change, axis)
+        tree = with_row(tree, 3, ["payload", "throttle_floor"], lambda x: 1.0, axis)
+    solver = run.Solver(straight.case, replace(fleet, **{part: tree}), straight.solver.size, run.Walls())
+    solver._program = straight.solver._program
+    found = solver.solve(np.arange(5), series=True)
+    assert found["reason"].tolist() == [0, 0, 0, reason, 0]
+    assert found["status"].tolist() == [0, 0, 0, results.FAILED, 0]
+    wanted = straight.solver.solve(np.arange(5), series=True)
+    for name, value in wanted.items():
+        others = [0, 1, 2, 4]
+        np.testing.assert_array_equal(found[name][others], value[others], err_msg=name)
 
 
 def test_payload_power_scales(straight):

@@ -131,6 +131,7 @@ def make_outcome(case=None, **changes):
         "heat_residual": three(1e-6, -2e-6, 0),
         "bus_residual": three(1e-7, 0, 0),
     } | changes
+    scalars["reason"] = scalars["status"]
     # Of b at the first epoch the same as of a.
     scalars = {name: value[[0, 1, 0, 2]] for name, value in scalars.items()}
     fleet = SimpleNamespace(
