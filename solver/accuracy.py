@@ -131,11 +131,9 @@ def _solve(case, fleet, rows: list[int], cells, steps: list[int], keys: list[str
     """Some quantities of up to BATCH rows on another grid, with each number of steps in turn, BATCH entries each."""
     padded = np.resize(rows, BATCH)
 
-    def taken(tree, axis):
-        return jax.tree.map(lambda leaf: np.take(leaf, padded, axis), tree)
-
     def repeated(tree):
-        return jax.tree.map(lambda leaf: np.concatenate([leaf] * len(steps), -1), taken(tree, -1))
+        taken = build.rows_of(tree, padded, -1)
+        return jax.tree.map(lambda leaf: np.moveaxis(np.concatenate([leaf] * len(steps)), 0, -1), taken)
 
     params, state = repeated(fleet.params), repeated(fleet.state)
     cells = build.grid(case.radiator.passes, cells)
@@ -144,8 +142,7 @@ def _solve(case, fleet, rows: list[int], cells, steps: list[int], keys: list[str
     program = jax.jit(partial(_coarse, cells=cells, steps=tuple(steps), mode=case.run.mode, keys=tuple(keys)))
     joined = Joined()
     for k in range(case.run.revolutions):
-        revolutions = taken(fleet.revolutions if k == 0 else build.advance(fleet, k), 0)
-        state, found = program(revolutions, params, state)
+        state, found = program(build.advance(fleet, k, padded), params, state)
         joined.add({name: np.moveaxis(np.asarray(value), -1, 0) for name, value in found.items()})
     return joined.values()
 

@@ -3,12 +3,14 @@
     fleet = build(case, np.float32)
 
 Rows are distinct revolutions: plane x epoch, or satellite x epoch where [spread] makes every satellite its
-own. Leaves are host arrays, constant ones without copies: a fleet of a million rows costs little before it
-runs.
+own, epochs fastest. Leaves are host arrays, constant ones without copies; with [spread] those that are not constant
+are `Gathered` from what satellites, planes and epochs have: a fleet of twenty million rows costs little before it
+runs. `rows_of` takes some.
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -66,6 +68,7 @@ class Fleet:
         mass_kg: Of one satellite.
         case: Where it came from.
         orbits: Mean elements of each row at its epoch, float64, leaves (rows,).
+        dates: Two-part Julian dates TT of the epochs.
     """
 
     revolutions: Revolution
@@ -78,6 +81,7 @@ class Fleet:
     mass_kg: float
     case: Case
     orbits: Orbit
+    dates: tuple[np.ndarray, np.ndarray]
 
     @property
     def row(self) -> np.ndarray:
@@ -96,12 +100,66 @@ class Design:
     power: np.ndarray  # of the payload [W], (designs,)
 
 
-class _Rows:
-    """Arrays with one entry a row, in the run's precision."""
+class Gathered(np.lib.mixins.NDArrayOperatorsMixin):
+    """A leaf with one entry a row, of entries that rows share; numpy takes it for the array that it stands for.
 
-    def __init__(self, n: int, dtype: Any, design: np.ndarray | None):
-        """`design` is the design of each row, None when all rows have the same."""
-        self.n, self.dtype, self.design = n, dtype, design
+    Attributes:
+        entries: What there is, one on the first axis.
+        index: From numbers of rows to entries.
+        rows: How many there are.
+        axis: Of the rows, 0 or -1.
+    """
+
+    def __init__(self, entries: np.ndarray, index: Callable[[np.ndarray], np.ndarray], rows: int, axis: int):
+        self.entries, self.index, self.rows, self.axis = entries, index, rows, axis
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.entries.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rest = self.entries.shape[1:]
+        return (self.rows, *rest) if self.axis == 0 else (*rest, self.rows)
+
+    @property
+    def ndim(self) -> int:
+        return self.entries.ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows, on the first axis."""
+        return self.entries[self.index(rows)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.moveaxis(self.of(np.arange(self.rows)), 0, self.axis).astype(dtype or self.dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = (np.asarray(x) if isinstance(x, Gathered) else x for x in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self)[key]
+
+
+def rows_of(tree: Any, rows: np.ndarray, axis: int) -> Any:
+    """Some rows of a fleet's pytree, whose rows are on `axis` 0 or -1; in what is returned they are on the first."""
+
+    def of(leaf):
+        return leaf.of(rows) if isinstance(leaf, Gathered) else np.moveaxis(leaf, axis, 0)[rows]
+
+    return jax.tree.map(of, tree)
+
+
+class _Rows:
+    """Leaves with one entry a row, in the run's precision."""
+
+    def __init__(self, plane: np.ndarray, n_epochs: int, dtype: Any, distinct: bool):
+        """`plane` of each group of rows; `distinct`: every group is one satellite, of its own design."""
+        self.n, self.dtype = len(plane) * n_epochs, np.dtype(dtype)
+        self.plane, self.n_epochs, self.distinct = plane, n_epochs, distinct
 
     def last(self, value: Any) -> np.ndarray:
         """A constant, rows last; no copies."""
@@ -113,15 +171,35 @@ class _Rows:
         value = np.asarray(value, self.dtype)
         return np.broadcast_to(value, (self.n, *value.shape))
 
-    def designs_last(self, value: np.ndarray) -> np.ndarray:
+    def designs_last(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the last."""
         value = np.asarray(value, self.dtype)
-        return self.last(value[0]) if self.design is None else np.moveaxis(value[self.design], 0, -1)
+        return self._gathered(value, self._satellite, -1) if self.distinct else self.last(value[0])
 
-    def designs_first(self, value: np.ndarray) -> np.ndarray:
+    def designs_first(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the first."""
         value = np.asarray(value, self.dtype)
-        return self.first(value[0]) if self.design is None else value[self.design]
+        return self._gathered(value, self._satellite, 0) if self.distinct else self.first(value[0])
+
+    def _satellite(self, row: np.ndarray) -> np.ndarray:
+        return row // self.n_epochs
+
+    def epochs_first(self, value: np.ndarray) -> Any:
+        """One entry for each epoch on the first axis, to rows on the first."""
+        return self._gathered(value.astype(self.dtype), lambda row: row % self.n_epochs, 0)
+
+    def planes_first(self, value: np.ndarray, dtype: Any = None) -> Any:
+        """One for each plane at each epoch, to rows on the first axis; in float64 where the run's is not wanted."""
+
+        def entry(row):
+            return self.plane[row // self.n_epochs] * self.n_epochs + row % self.n_epochs
+
+        return self._gathered(value.reshape(-1).astype(dtype or self.dtype), entry, 0)
+
+    def _gathered(self, entries: np.ndarray, index: Callable[[np.ndarray], np.ndarray], axis: int) -> Any:
+        leaf = Gathered(entries, index, self.n, axis)
+        # Planes are few: only rows of satellites are worth the gathering.
+        return leaf if self.distinct else np.asarray(leaf)
 
 
 def build(case: Case, dtype: Any = np.float32) -> Fleet:
@@ -136,52 +214,59 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
     """
     found = constellations.constellation(case)
     instants = constellations.epochs(case)
-    n_satellites, n_epochs = len(found.names), len(instants)
     distinct = case.spread is not None
     plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
-    orbits = jax.tree.map(lambda leaf: leaf[plane].reshape(-1), found.planes)
-    group = np.arange(n_satellites) if distinct else found.plane
-    rows, design = _rows(case, len(orbits.raan), n_epochs, dtype)
+    rows = _Rows(plane, len(instants), dtype, distinct)
+    design = _design(case, len(plane) if distinct else 1)
     params = _params(case, design, rows)
+    dates = constellations.dates(instants)
     return Fleet(
-        revolutions=_revolutions(case, design, rows, orbits, *_dates(instants, rows.n)),
+        revolutions=_revolutions(case, design, rows, found.planes, dates),
         params=params,
         state=_state(case, params, rows),
-        group=group,
+        group=np.arange(len(found.names)) if distinct else found.plane,
         names=found.names,
         plane=found.plane,
         epochs=instants,
         mass_kg=masses(case)["total"],
         case=case,
-        orbits=orbits,
+        orbits=jax.tree.map(lambda leaf: rows.planes_first(leaf, np.float64), found.planes),
+        dates=dates,
     )
 
 
-def advance(fleet: Fleet, k: int) -> Revolution:
-    """The revolutions of a fleet k periods later: Sun, node and perigee moved on, for transient runs.
+def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
+    """Some revolutions of a fleet, and what has become of them k periods later: Sun, node and perigee moved on.
 
-    Elements drift by the secular J2 rates, those of a TLE file too.
+    Elements drift by the secular J2 rates, those of a TLE file too. Rows on the first axis.
     """
-    n = len(fleet.orbits.raan)
+    now = rows_of(fleet.revolutions, rows, 0)
+    if k == 0:
+        return now
+    orbits = rows_of(fleet.orbits, rows, 0)
     with host_float64():
-        seconds = k * np.asarray(period(jax.numpy.asarray(fleet.orbits.semi_major_axis)))
-    rows, design = _rows(fleet.case, n, len(fleet.epochs), fleet.state.energy.dtype)
-    orbits = constellations.drift(fleet.orbits, seconds)
-    dates = timescale.shift_date(*_dates(fleet.epochs, n), seconds)
-    return _revolutions(fleet.case, design, rows, orbits, *dates)
+        seconds = k * np.asarray(period(jax.numpy.asarray(orbits.semi_major_axis)))
+    epoch = rows % len(fleet.epochs)
+    dates = timescale.shift_date(*(part[epoch] for part in fleet.dates), seconds)
+    sky = _sky(fleet.case, constellations.drift(orbits, seconds), dates)
+    return replace(now, **jax.tree.map(lambda leaf: leaf.astype(now.sun_distance.dtype), sky))
 
 
-def _rows(case: Case, n: int, n_epochs: int, dtype: Any) -> tuple[_Rows, Design]:
-    """n rows, epochs fastest, and their designs: one for all, or with [spread] one for each satellite."""
-    if case.spread is None:
-        return _Rows(n, np.dtype(dtype), None), _design(case, 1)
-    return _Rows(n, np.dtype(dtype), np.arange(n) // n_epochs), _design(case, n // n_epochs)
-
-
-def _dates(instants: tuple[datetime, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two-part Julian dates TT of every row."""
-    day, fraction = constellations.dates(instants)
-    return np.tile(day, n // len(day)), np.tile(fraction, n // len(day))
+def _sky(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """What a revolution has of its orbit and of its date, by name: orbits of any shape, dates of any."""
+    sun = constellations.sun_at(*dates)
+    e = case.environment
+    flux, given = LEVELS[e.level][0], e.solar_flux_w_m2
+    flux = flux if given is None else given
+    scaled = e.scale_with_distance
+    if scaled is None:
+        scaled = e.level == "nominal" and given is None
+    return {
+        "orbit": _wrapped(orbits),
+        "sun_hat": sun.direction,
+        "sun_distance": sun.distance,
+        "solar_flux": flux * ((AU / sun.distance) ** 2 if scaled else np.ones_like(sun.distance)),
+    }
 
 
 def _unchecked(cls: type[T], **leaves: Any) -> T:
@@ -237,22 +322,12 @@ def _design(case: Case, n: int) -> Design:
 
 
 def _revolutions(
-    case: Case, design: Design, rows: _Rows, orbits: Orbit, day: np.ndarray, fraction: np.ndarray
+    case: Case, design: Design, rows: _Rows, planes: Orbit, dates: tuple[np.ndarray, np.ndarray]
 ) -> Revolution:
-    """All rows' revolutions, at two-part Julian dates TT."""
-    # Rows share epochs: the Sun is computed once for each date.
-    pairs, inverse = np.unique(np.stack([day, fraction], axis=1), axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    sun = constellations.sun_at(pairs[:, 0], pairs[:, 1])
-    distance = sun.distance[inverse]
+    """All rows' revolutions, of planes at epochs of two-part Julian dates TT."""
     e = case.environment
-    flux, albedo, infrared = LEVELS[e.level]
-    given = e.solar_flux_w_m2
-    flux = flux if given is None else given
-    scaled = e.scale_with_distance
-    if scaled is None:
-        scaled = e.level == "nominal" and given is None
-    solar_flux = flux * ((AU / distance) ** 2 if scaled else np.ones_like(distance))
+    _, albedo, infrared = LEVELS[e.level]
+    sky = _sky(case, planes, dates)
     edges, levels, eclipse_demand = _demand(case)
     incident = None
     if e.incident is not None:
@@ -260,13 +335,10 @@ def _revolutions(
         incident = rows.first([i.solar_w_m2, i.albedo_w_m2, i.infrared_w_m2])
     drive = "fixed" if case.array is None else case.array.drive
     axis = None if case.array is None else case.array.axis
-    cast = rows.dtype
     return _unchecked(
         Revolution,
-        orbit=jax.tree.map(lambda leaf: leaf.astype(cast), _wrapped(orbits)),
-        sun_hat=sun.direction[inverse].astype(cast),
-        sun_distance=distance.astype(cast),
-        solar_flux=solar_flux.astype(cast),
+        orbit=jax.tree.map(rows.planes_first, sky.pop("orbit")),
+        **{name: rows.epochs_first(leaf) for name, leaf in sky.items()},
         albedo=rows.first(albedo if e.albedo is None else e.albedo),
         earth_infrared=rows.first(infrared if e.earth_infrared_w_m2 is None else e.earth_infrared_w_m2),
         earth_radius=rows.first(KILO * e.earth_radius_km),

@@ -254,6 +254,10 @@ def check(
     set_: Sets = None,
     precision: PrecisionOption = Precision.single,
     device: DeviceOption = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Compile the case and time a few chunks: memory, rows/s, duration."),
+    ] = False,
 ) -> None:
     """Validate a case and show what it means; without a case, show the shipped cases and the devices."""
     with _readable():
@@ -261,6 +265,8 @@ def check(
         from . import devices
 
         console = _console()
+        if measure and case is None:
+            raise typer.BadParameter("--measure goes with a case")
         loaded = None if case is None else cases.load(case, set_ or ())
         devices.configure(device, precision)
         from . import check as checking
@@ -269,7 +275,7 @@ def check(
             if loaded is None:
                 checking.show_installation(console)
             else:
-                checking.show_case(loaded, precision, console)
+                checking.show_case(loaded, precision, console, measure)
 
 
 @app.command()

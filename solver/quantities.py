@@ -148,6 +148,32 @@ CELL_SERIES = {"cell_c": Variable(("time", "cell"), "degC", "panel cell temperat
 VARIABLES = SCALARS | MAPS | SERIES | CELL_SERIES
 
 
+# What only some runs have: with a loop, a battery, a payload, of a search for the periodic orbit.
+_LOOP = (
+    "coolant_max_c",
+    "coolant_min_c",
+    "supply_max_c",
+    "supply_min_c",
+    "bypass_min",
+    "bypass_max",
+    "bypass",
+)
+_LOOP += tuple(f"{name}_series_c" for name in _TEMPERATURES if name.startswith("fluid"))
+_BATTERY = ("soc_min", "soc_max", "depth_of_discharge", "revolutions_to_floor", "state_of_charge")
+_PAYLOAD = ("compute_kwh_day", "compute_percent", "payload_peak_kw")
+_CYCLE = ("iterations", "closure_k", "distance_k", "slowest_h", "power_deficit", "neutral_charge")
+
+
+def kept(case: Any) -> tuple[str, ...]:
+    """The variables that a run of a case keeps."""
+    parts = ((case.loop, _LOOP), (case.battery, _BATTERY), (case.payload, _PAYLOAD))
+    lacking = {name for part, names in parts if part is None for name in names}
+    if case.run.mode == "transient":
+        lacking |= set(_CYCLE)
+    series = {"summary": {}, "nodes": SERIES, "cells": SERIES | CELL_SERIES}[case.run.save]
+    return tuple(name for name in SCALARS | MAPS | series if name not in lacking)
+
+
 def celsius(kelvin: Any) -> Any:
     """Degrees Celsius of a temperature in kelvin."""
     return kelvin - _ZERO_CELSIUS

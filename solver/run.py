@@ -22,6 +22,15 @@ from .reductions import Extreme, reduce
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
 SMALLEST_CHUNK = 32
+# Attributes of the dataset besides the kind of device, and where `Outcome.devices` has them.
+MACHINE = {
+    "device_platform": "platform",
+    "devices": "count",
+    "processes": "processes",
+    "device_memory_gib": "memory_gib",
+    "peak_memory_gib": "peak_memory_gib",
+    "chunk": "chunk",
+}
 _UNTHROTTLED = 1e4  # K above any chip
 RECOUNT = 10.0  # s after which the other processes' rows are counted again: there may be many thousand marks
 
@@ -61,6 +70,11 @@ class Outcome:
     def rows(self) -> int:
         """Distinct rows of the run."""
         return row_count(self.fleet)
+
+    @property
+    def rate(self) -> float:
+        """Rows a second that this process has solved and written, compilation left out; 0 if there were none."""
+        return self.solved_now / self.wall.run if self.solved_now else 0.0
 
 
 def row_count(fleet: Any) -> int:
@@ -108,10 +122,7 @@ def run(
                 fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
         rows = row_count(fleet)
         if kept is None:
-            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
-            solver = Solver(case, fleet, size, wall)
-            if chunk is None:
-                solver.fit(devices.memory())
+            solver = new_solver(case, fleet, chunk, wall)
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
         else:
             solver = Solver(case, fleet, devices.even(kept["chunk"]), wall)
@@ -153,6 +164,14 @@ def run(
     )
 
 
+def new_solver(case: Any, fleet: Any, chunk: int | None, wall: Walls, fit: bool = True) -> "Solver":
+    """The solver of a run that begins: of `chunk` rows a device, or of as many as fill and `fit` its memory."""
+    solver = Solver(case, fleet, devices.chunk_rows(row_count(fleet), chunk, SMALLEST_CHUNK), wall)
+    if chunk is None and fit:
+        solver.fit(devices.memory())
+    return solver
+
+
 def _version() -> str:
     from dawndusk import __version__
 
@@ -182,8 +201,6 @@ class Solver:
         self.case, self.fleet, self.size, self.wall = case, fleet, size, wall
         self.rows = row_count(fleet)
         self._program = None
-        self._revolutions = _leaves(fleet.revolutions, 0)
-        self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
 
     def chunks(self, starts: Iterable[int], count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """First row and quantities of the chunks of `count` rows at most that begin at `starts`.
@@ -218,17 +235,20 @@ class Solver:
     def _solution(self, rows, factor=None, throttle=True, series=False) -> Iterator[Any]:
         """One chunk of rows at most, the last one repeated. Yields None when started, then quantities."""
         padded = np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
-        params, state = ([leaf[padded] for leaf in leaves] for leaves in (self._params, self._state))
+        with Clock(self.wall, "run"):
+            params, state = (
+                jax.tree.leaves(build.rows_of(tree, padded, -1))
+                for tree in (self.fleet.params, self.fleet.state)
+            )
         scale = np.ones(self.size, params[0].dtype)
         scale[: len(rows)] = 1 if factor is None else factor
         change = (scale, np.full(self.size, throttle))
         joined = Joined()
         values = None
         for k in range(self.case.run.revolutions):
-            source = self._revolutions if k == 0 else _leaves(build.advance(self.fleet, k), 0)
-            revolutions = [leaf[padded] for leaf in source]
             program = self._compiled()
             with Clock(self.wall, "run"):
+                revolutions = jax.tree.leaves(build.advance(self.fleet, k, padded))
                 state, started = program(revolutions, params, state, change)
                 if values is not None:
                     joined.add(_host(values, len(rows), series))
@@ -240,36 +260,37 @@ class Solver:
 
     def fit(self, memory: int) -> None:
         """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
-        while self._needed() > memory and self.size > devices.even(SMALLEST_CHUNK):
+        while self.needed() > memory and self.size > devices.even(SMALLEST_CHUNK):
             self.size = devices.even(max(self.size // 2, SMALLEST_CHUNK))
             self._program = None
 
-    def _needed(self) -> int:
-        """Bytes of a device. Two chunks are on their way at once."""
+    def needed(self) -> int:
+        """Bytes of a device that a chunk needs. Two are on their way at once."""
         found = self._compiled().memory_analysis()
         moved = found.argument_size_in_bytes + found.output_size_in_bytes
         return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
 
     def _compiled(self):
         if self._program is None:
-            trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
-            structures = [jax.tree.structure(tree) for tree in trees]
-            run = self.case.run
-            solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
-
-            def chunk(leaves):
-                return [jax.ShapeDtypeStruct((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-
-            inputs = (chunk(leaves) for leaves in (self._revolutions, self._params, self._state))
-            change = chunk([np.ones(1, self._params[0].dtype), np.ones(1, bool)])
+            solve, inputs = self._abstract()
             with Clock(self.wall, "compile"):
-                self._program = devices.sharded(solve).lower(*inputs, tuple(change)).compile()
+                self._program = devices.sharded(solve).lower(*inputs).compile()
         return self._program
 
+    def _abstract(self):
+        """What is compiled, and the shapes that it takes."""
+        trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
+        structures = [jax.tree.structure(tree) for tree in trees]
+        run = self.case.run
+        solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
 
-def _leaves(tree: Any, axis: int) -> list[np.ndarray]:
-    """Leaves on the host, rows first."""
-    return [np.moveaxis(np.asarray(leaf), axis, 0) for leaf in jax.tree.leaves(tree)]
+        def chunk(tree, axis):
+            one = jax.tree.leaves(build.rows_of(tree, np.zeros(1, int), axis))
+            return [jax.ShapeDtypeStruct((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in one]
+
+        inputs = [chunk(tree, axis) for tree, axis in zip(trees, (0, -1, -1))]
+        change = tuple(jax.ShapeDtypeStruct((self.size,), dtype) for dtype in (inputs[1][0].dtype, bool))
+        return solve, [*inputs, change]
 
 
 def _host(values: dict[tuple[str, ...], Any], count: int, series: bool) -> dict[str, np.ndarray]:
@@ -443,8 +464,14 @@ def conclude(outcome: Outcome) -> None:
         "mode": case.run.mode,
         "precision": str(fleet.state.energy.dtype),
         "device": outcome.devices.get("kind", ""),
+        **{name: outcome.devices[key] for name, key in MACHINE.items() if key in outcome.devices},
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
+    if outcome.solved_now:
+        attributes |= {
+            "rows_per_s": round(outcome.rate, 3),
+            "compile_s": round(outcome.wall.compile, 3),
+        }
     if outcome.accuracy is not None:
         attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
     if not outcome.interrupted:
@@ -466,7 +493,9 @@ def _write_featured(outcome: Outcome, attributes: dict[str, Any]) -> None:
     # Without any eclipse the hottest revolution stands for both.
     dark = darkest.row if darkest.of(lambda scalars: scalars["eclipse_min"]) > 0 else hottest.row
     chosen = np.array([hottest.row, dark])
+    before = outcome.wall.run
     values = outcome.solver.solve(chosen, series=True)
+    outcome.wall.run = before  # the rows' own
     for group, part, row in zip(results.FEATURED, (slice(0, 1), slice(1, 2)), chosen.tolist()):
         satellite, epoch = first_place(fleet, row)
         where = {

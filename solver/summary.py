@@ -89,6 +89,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
     found["warnings"], found["infeasible"] = warnings, infeasible
     found["wall_s"] = {name: round(value, 4) for name, value in vars(outcome.wall).items()}
     found["wall_s"]["rows_solved_now"] = outcome.solved_now
+    found["rows_per_s"] = round(outcome.rate, 3)
     found["device"] = outcome.devices
     return found
 
@@ -374,12 +375,14 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         _show_fleet(summary["fleet"], console, Table)
         _show_lines(summary, console)
     wall = summary["wall_s"]
-    solved = wall["rows_solved_now"]
-    rate = f", {solved / wall['run']:.3g} revolutions/s" if solved and wall["run"] > 0 else ""
+    rate = f", {summary['rows_per_s']:.3g} revolutions/s" if summary["rows_per_s"] > 0 else ""
+    memory = ""
+    if "peak_memory_gib" in device:
+        memory = f", {device['peak_memory_gib']:.3g} GiB in use at most"
     console.print(
         f"wall time: compile {wall['compile']:.2f} s, run {wall['run']:.2f} s{rate},"
         f" headroom {wall['headroom']:.2f} s, error estimate {wall['accuracy']:.2f} s, build {wall['build']:.2f} s;"
-        f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}"
+        f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}{memory}"
     )
     for text in summary["warnings"]:
         console.print(f"[yellow]warning:[/] {text}", highlight=False)

@@ -17,7 +17,7 @@ import xarray as xr
 from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
 from dawndusk.solver import build, case, devices, results, run
-from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT
+from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT, kept
 from jax.experimental.compilation_cache import compilation_cache
 
 # A dawn-dusk year in five epochs, the first with an eclipse, on the coarsest panel.
@@ -88,6 +88,7 @@ def test_rows_converge_and_energy_closes(straight):
 
 def test_extremes_are_those_of_the_series(straight):
     with xr.open_zarr(straight.path / results.DATASET) as data:
+        assert set(data.data_vars) == {*kept(straight.case), "revolution_index"}
         assert data["node_c"].sizes["revolution"] == 5 and data["node_c"].sizes["time"] == 32
         np.testing.assert_allclose(data["node_c"].max("time").values, straight.scalars["node_max_c"])
         mean = (data["array_available_series_kw"] * data["step_s"]).sum("time") / data["step_s"].sum("time")
@@ -294,7 +295,7 @@ def test_sharded_equals_one_device():
 def test_a_chunk_fits_the_device(straight):
     """Half the rows need about half the memory; no chunk is smaller than a headroom search."""
     solver = run.Solver(straight.case, straight.fleet, devices.even(128), run.Walls())
-    needed = solver._needed()
+    needed = solver.needed()
     solver.fit(needed)
     assert solver.size == 128
     solver.fit(int(0.7 * needed))
