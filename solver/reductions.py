@@ -180,8 +180,7 @@ class Percentile:
         whole = len(values) // KEPT * KEPT
         for first in range(0, whole, KEPT):
             part = slice(first, first + KEPT)
-            order = np.argsort(values[part], kind="stable")
-            self._carry((values[part][order], weights[part][order]))
+            self._carry(_sorted(values[part], weights[part]))
         self._loose = [(values[whole:], weights[whole:])]
 
     def _carry(self, heap: tuple[np.ndarray, np.ndarray]) -> None:
@@ -194,9 +193,9 @@ class Percentile:
 
     @property
     def value(self) -> float:
-        values, weights = _joined([*self._loose, *(level for level in self._levels if level is not None)])
-        order = np.argsort(values, kind="stable")
-        values, upto = values[order], np.cumsum(weights[order])
+        heaps = [*self._loose, *(level for level in self._levels if level is not None)]
+        values, weights = _sorted(*_joined(heaps))
+        upto = np.cumsum(weights)
         place = self.share / 100 * (upto[-1] - 1)
         # The values of rank floor and ceil of the place, the first having rank 0. A weight may have rounded.
         low, high = (
@@ -210,14 +209,21 @@ def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     return np.concatenate([part for part, _ in parts]), np.concatenate([weights for _, weights in parts])
 
 
+def _sorted(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Without an order to bring the weights into, numpy sorts ten times as fast.
+    if weights.min() == weights.max():
+        return np.sort(values), weights
+    order = np.argsort(values, kind="stable")
+    return values[order], weights[order]
+
+
 def _halved(one, two) -> tuple[np.ndarray, np.ndarray]:
     """Two heaps as one of KEPT entries of equal weight, each the value at the middle of what it stands for."""
-    values, weights = _joined([one, two])
-    order = np.argsort(values, kind="stable")
-    upto = np.cumsum(weights[order])
+    values, weights = _sorted(*_joined([one, two]))
+    upto = np.cumsum(weights)
     each = upto[-1] / KEPT
     chosen = np.searchsorted(upto, (np.arange(KEPT) + 0.5) * each)
-    return values[order][np.minimum(chosen, len(values) - 1)], np.full(KEPT, each)
+    return values[np.minimum(chosen, len(values) - 1)], np.full(KEPT, each)
 
 
 class LargestBy:

@@ -285,7 +285,9 @@ class Scalars(Mapping[str, np.ndarray]):
                 break
             if low < high:
                 part = self._read(mark)
-                among = rows[low:high] - first
+                among: Any = rows[low:high] - first
+                if among[-1] - among[0] == high - low - 1:
+                    among = slice(among[0], among[-1] + 1)
                 for name, value in out.items():
                     value[low:high] = part[name][among]
         return out

@@ -74,7 +74,7 @@ class Outcome:
     @property
     def rate(self) -> float:
         """Rows a second that this process has solved and written, compilation left out; 0 if there were none."""
-        return self.solved_now / self.wall.run if self.solved_now else 0.0
+        return self.solved_now / self.wall.run if self.wall.run > 0 else 0.0
 
 
 def row_count(fleet: Any) -> int:

@@ -203,6 +203,17 @@ def test_a_bad_satellite_says_why_and_the_others_keep_every_bit(straight, path, 
         np.testing.assert_array_equal(found[name][others], value[others], err_msg=name)
 
 
+def test_the_order_of_rows_changes_no_bit(straight):
+    """A satellite's numbers do not depend on its place in the chunk, nor on which device has it."""
+    order = np.array([4, 2, 0, 3, 1] * 6)
+    found, wanted = (
+        straight.solver.solve(order, series=True),
+        straight.solver.solve(np.arange(5), series=True),
+    )
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value[order], err_msg=name)
+
+
 def test_payload_power_scales(straight):
     found = straight.solver.solve(np.array([2, 2]), np.array([1.0, 1.2]), throttle=False)
     np.testing.assert_allclose(found["payload_asked_kw"][1] / found["payload_asked_kw"][0], 1.2)
