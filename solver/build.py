@@ -247,7 +247,8 @@ def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
     with host_float64():
         seconds = k * np.asarray(period(jax.numpy.asarray(orbits.semi_major_axis)))
     epoch = rows % len(fleet.epochs)
-    dates = timescale.shift_date(*(part[epoch] for part in fleet.dates), seconds)
+    day, fraction = fleet.dates
+    dates = timescale.shift_date(day[epoch], fraction[epoch], seconds)
     sky = _sky(fleet.case, constellations.drift(orbits, seconds), dates)
     return replace(now, **jax.tree.map(lambda leaf: leaf.astype(now.sun_distance.dtype), sky))
 

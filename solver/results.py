@@ -257,7 +257,7 @@ class Scalars(Mapping[str, np.ndarray]):
     def __init__(self, path: Path, rows: int):
         self._rows, self._marks = rows, _marks(path)
         self._last: tuple[Path | None, np.ndarray] = (None, np.empty(0))
-        self._record = None if not self._marks else self._read(self._marks[0][2]).dtype
+        self._record = np.dtype([]) if not self._marks else self._read(self._marks[0][2]).dtype
 
     def _read(self, mark: Path) -> np.ndarray:
         # Neighbouring blocks share a mark.
@@ -271,8 +271,6 @@ class Scalars(Mapping[str, np.ndarray]):
         return self._taken(rows, list(self))
 
     def _taken(self, rows: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        if self._record is None:
-            return {}
         out = {}
         for name in names:
             value, shape = self._record[name].base, self._record[name].shape
@@ -298,10 +296,10 @@ class Scalars(Mapping[str, np.ndarray]):
         return self._taken(np.arange(self._rows), [name])[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(() if self._record is None else self._record.names)
+        return iter(self._record.names or ())
 
     def __len__(self) -> int:
-        return 0 if self._record is None else len(self._record.names)
+        return len(self._record.names or ())
 
 
 def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, Any]) -> None:
@@ -434,8 +432,9 @@ def open_run(path: Path) -> Any:
     index = dataset["revolution_index"]
     if not sealed:
         row = index.values
-        scalars = Scalars(Path(path), int(row.max()) + 1)
-        dataset = dataset.assign({name: _spread(name, scalars[name][row]) for name in scalars})
+        rows = int(row.max()) + 1
+        scalars = Scalars(Path(path), rows).take(np.arange(rows))
+        dataset = dataset.assign({name: _spread(name, value[row]) for name, value in scalars.items()})
     return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
 
 
