@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 import xarray as xr
 from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
-from dawndusk.solver import build, case, devices, results, run
+from dawndusk.solver import build, case, devices, quantities, results, run
 from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT, kept
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -201,6 +202,23 @@ def test_a_bad_satellite_says_why_and_the_others_keep_every_bit(straight, path, 
     for name, value in wanted.items():
         others = [0, 1, 2, 4]
         np.testing.assert_array_equal(found[name][others], value[others], err_msg=name)
+
+
+def test_the_gravest_reason_is_given():
+    """Rows: good, not converged, a number lost, hot once and then lost, heading for heat, and bad from the start."""
+    fine = np.full(6, 20.0)
+    lost = fine + np.array([0, 0, np.nan, np.nan, 0, np.nan])
+    q = {name: lost for name in ("panel_max_c", "panel_min_c", "array_available_kw", "payload_power_kw")}
+    q |= {"heat_residual": fine, "bus_residual": fine, "node_max_c": lost[None], "node_min_c": fine[None]}
+    q |= {
+        "status": np.array([0, 1, 2, 2, 1, 2], np.int32),
+        "distance_k": fine + np.array([0, 9, 0, 0, 3e3, 0]),
+    }
+    hot = np.stack([fine, fine + np.array([0, 0, 0, 2500, 0, 0]), lost])
+    record = SimpleNamespace(panel_max=jnp.asarray(hot), nodes=jnp.asarray(hot[:, None]))
+    found = quantities._judged(q, record, jnp.asarray([0, 0, 0, 0, 0, DECAYED], jnp.int32))
+    assert found["reason"].tolist() == [0, quantities.OPEN, quantities.LOST, HOT, HOT, DECAYED]
+    assert found["status"].tolist() == [0, 1, 2, 2, 2, 2]
 
 
 def test_the_order_of_rows_changes_no_bit(straight):
