@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dawndusk.solver import accuracy, build, run
 from dawndusk.solver import case as cases
-from dawndusk.solver.quantities import SCALARS
+from dawndusk.solver.quantities import POWERS, SCALARS
 
 # A heated box on a loop: a panel hot at its tubes, an eclipse, and nothing else to compile.
 CASE = """
@@ -52,7 +52,7 @@ def outcome_of(*overrides):
         cases.override(data, item)
     case = cases.validate(data)
     fleet = build.build(case, np.float64)
-    scalars = solved(case, fleet)
+    scalars = dict.fromkeys((f"{name}_kw" for name in POWERS), np.zeros(1)) | solved(case, fleet)
     return SimpleNamespace(
         case=case, fleet=fleet, scalars=scalars, wall=run.Walls(), rows=run.row_count(fleet)
     )
