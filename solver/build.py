@@ -1,10 +1,11 @@
 """From a case to the pytrees that the kernels take: the one place where units convert.
 
     fleet = build(case, np.float32)
+    some = roster(case, np.float32).revolutions(rows)
 
 Rows are distinct revolutions: plane x epoch, or satellite x epoch where [spread] makes every satellite its
 own. Leaves are host arrays, constant ones without copies: a fleet of a million rows costs little before it
-runs.
+runs. Of a roster, revolutions are made as they are wanted.
 """
 
 import math
@@ -89,6 +90,43 @@ class Design:
     power: np.ndarray  # of the payload [W], (designs,)
 
 
+@dataclass(frozen=True)
+class Roster:
+    """The rows of a fleet by satellite and epoch, epochs fastest, and what their revolutions are made from.
+
+    Attributes:
+        row, names, plane, epochs, case: As in `Fleet`.
+        dtype: Of every leaf of a revolution.
+    """
+
+    row: np.ndarray
+    names: tuple[str, ...]
+    plane: np.ndarray
+    epochs: tuple[datetime, ...]
+    case: Case
+    dtype: Any
+    _orbits: Orbit  # leaves (planes or satellites, epochs)
+    _sun: constellations.Sun  # at each epoch
+    _design: Design
+
+    @property
+    def groups(self) -> int:
+        """Planes, or with [spread] satellites, that have rows of their own."""
+        return self._orbits.raan.shape[0]
+
+    def orbits(self, rows: np.ndarray) -> Orbit:
+        """Mean elements of some rows, float64."""
+        return jax.tree.map(lambda leaf: leaf.reshape(-1)[rows], self._orbits)
+
+    def revolutions(self, rows: np.ndarray) -> Revolution:
+        """Revolutions of some rows."""
+        group, epoch = np.divmod(rows, len(self.epochs))
+        design = None if self.case.spread is None else group
+        sun = jax.tree.map(lambda leaf: leaf[epoch], self._sun)
+        made = _Rows(len(rows), self.dtype, design)
+        return _revolutions(self.case, self._design, made, self.orbits(rows), sun)
+
+
 class _Rows:
     """Arrays with one entry a row, in the run's precision."""
 
@@ -127,27 +165,45 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
     Raises:
         CaseError: the orbit cannot be met (a beta angle out of reach, element sets that SGP4 cannot carry).
     """
+    listed = roster(case, dtype)
+    every = np.arange(listed.groups * len(listed.epochs))
+    rows, design = _rows(case, len(every), len(listed.epochs), dtype)
+    params = _params(case, design, rows)
+    return Fleet(
+        revolutions=listed.revolutions(every),
+        params=params,
+        state=_state(case, params, rows),
+        row=listed.row,
+        names=listed.names,
+        plane=listed.plane,
+        epochs=listed.epochs,
+        mass_kg=masses(case)["total"],
+        case=case,
+        orbits=listed.orbits(every),
+    )
+
+
+def roster(case: Case, dtype: Any = np.float32) -> Roster:
+    """The rows of a case, without params and state: what orbits, Sun and fluxes need.
+
+    Raises:
+        CaseError: as `build`.
+    """
     found = constellations.constellation(case)
     instants = constellations.epochs(case)
     n_satellites, n_epochs = len(found.names), len(instants)
     distinct = case.spread is not None
-    plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
-    orbits = jax.tree.map(lambda leaf: leaf[plane].reshape(-1), found.planes)
     group = np.arange(n_satellites) if distinct else found.plane
-    row = group[:, None] * n_epochs + np.arange(n_epochs)
-    rows, design = _rows(case, len(orbits.raan), n_epochs, dtype)
-    params = _params(case, design, rows)
-    return Fleet(
-        revolutions=_revolutions(case, design, rows, orbits, *_dates(instants, rows.n)),
-        params=params,
-        state=_state(case, params, rows),
-        row=row,
+    return Roster(
+        row=group[:, None] * n_epochs + np.arange(n_epochs),
         names=found.names,
         plane=found.plane,
         epochs=instants,
-        mass_kg=masses(case)["total"],
         case=case,
-        orbits=orbits,
+        dtype=np.dtype(dtype),
+        _orbits=jax.tree.map(lambda leaf: leaf[found.plane], found.planes) if distinct else found.planes,
+        _sun=constellations.sun_at(*constellations.dates(instants)),
+        _design=_design(case, n_satellites if distinct else 1),
     )
 
 
@@ -162,7 +218,11 @@ def advance(fleet: Fleet, k: int) -> Revolution:
     rows, design = _rows(fleet.case, n, len(fleet.epochs), fleet.state.energy.dtype)
     orbits = constellations.drift(fleet.orbits, seconds)
     dates = timescale.shift_date(*_dates(fleet.epochs, n), seconds)
-    return _revolutions(fleet.case, design, rows, orbits, *dates)
+    # Rows share dates: the Sun is computed once for each.
+    pairs, inverse = np.unique(np.stack(dates, axis=1), axis=0, return_inverse=True)
+    sun = constellations.sun_at(pairs[:, 0], pairs[:, 1])
+    sun = jax.tree.map(lambda leaf: leaf[inverse.reshape(-1)], sun)
+    return _revolutions(fleet.case, design, rows, orbits, sun)
 
 
 def _rows(case: Case, n: int, n_epochs: int, dtype: Any) -> tuple[_Rows, Design]:
@@ -231,14 +291,10 @@ def _design(case: Case, n: int) -> Design:
 
 
 def _revolutions(
-    case: Case, design: Design, rows: _Rows, orbits: Orbit, day: np.ndarray, fraction: np.ndarray
+    case: Case, design: Design, rows: _Rows, orbits: Orbit, sun: constellations.Sun
 ) -> Revolution:
-    """All rows' revolutions, at two-part Julian dates TT."""
-    # Rows share epochs: the Sun is computed once for each date.
-    pairs, inverse = np.unique(np.stack([day, fraction], axis=1), axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    sun = constellations.sun_at(pairs[:, 0], pairs[:, 1])
-    distance = sun.distance[inverse]
+    """Revolutions of rows with orbits and Sun of their own."""
+    distance = sun.distance
     e = case.environment
     flux, albedo, infrared = LEVELS[e.level]
     given = e.solar_flux_w_m2
@@ -258,7 +314,7 @@ def _revolutions(
     return _unchecked(
         Revolution,
         orbit=jax.tree.map(lambda leaf: leaf.astype(cast), _wrapped(orbits)),
-        sun_hat=sun.direction[inverse].astype(cast),
+        sun_hat=sun.direction.astype(cast),
         sun_distance=distance.astype(cast),
         solar_flux=solar_flux.astype(cast),
         albedo=rows.first(albedo if e.albedo is None else e.albedo),

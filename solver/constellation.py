@@ -16,6 +16,7 @@ from ..kernels import orbit as orbits
 from ..kernels import sun, timescale
 from ..kernels.constants import DAY, R_EARTH
 from ..kernels.orbit import Orbit
+from ..kernels.pytree import pytree
 from . import tle
 from .case import CaseError
 from .schema import Case, ClusterOrbit, ElementsOrbit, SunSynchronousOrbit, TleOrbit, WalkerOrbit
@@ -23,7 +24,7 @@ from .schema import Case, ClusterOrbit, ElementsOrbit, SunSynchronousOrbit, TleO
 ELEMENTS = tuple(field.name for field in fields(Orbit))
 
 
-@dataclass(frozen=True)
+@pytree
 class Sun:
     """The Sun at some instants.
 

@@ -1,6 +1,6 @@
 """What a run keeps of each row: extremes, means, totals, panel maps and time series, in named units.
 
-A row is one distinct revolution. `VARIABLES` lists all that the dataset holds; `quantities` fills it.
+A row is one distinct revolution. `SCALARS` and `STORED` list all that the dataset holds; `quantities` fills it.
 """
 
 from typing import Any, NamedTuple
@@ -126,7 +126,7 @@ SERIES = (
     | {f"{name}_series_kw": Variable(("time",), "kW", text) for name, text in POWERS.items()}
 )
 CELL_SERIES = {"cell_c": Variable(("time", "cell"), "degC", "panel cell temperature")}
-VARIABLES = SCALARS | MAPS | SERIES | CELL_SERIES
+STORED = MAPS | SERIES | CELL_SERIES
 
 
 def celsius(kelvin: Any) -> Any:
@@ -135,7 +135,7 @@ def celsius(kelvin: Any) -> Any:
 
 
 def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]:
-    """Everything of `VARIABLES` that a row has, rows on the last axis.
+    """Everything of `SCALARS` and `STORED` that a row has, rows on the last axis.
 
     Args:
         params: `kernels.satellite.Params` of the rows.

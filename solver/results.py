@@ -19,7 +19,7 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,7 +69,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plan that the directory was begun with, None if it was not.
 
     Raises:
-        RunDirectoryError: it holds a run of another case, precision or version than `plan`.
+        RunDirectoryError: it holds a run of another case, precision, version or kind than `plan`.
     """
     kept = path / _PLAN
     if not kept.exists():
@@ -79,6 +79,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         ("case_hash", "another case"),
         ("precision", "another precision"),
         ("version", "another dawndusk"),
+        ("solves", "another kind"),
     ):
         if old.get(key) != plan[key]:
             raise RunDirectoryError(
@@ -88,15 +89,22 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     return old
 
 
-def begin(path: Path, fleet: Any, plan: Mapping[str, Any], resolved: str) -> None:
+def begin(
+    path: Path,
+    fleet: Any,
+    plan: Mapping[str, Any],
+    resolved: str,
+    coordinates: Mapping[str, Any] | None = None,
+) -> None:
     """Make the directory ready for a run of `plan`, or for the rest of one, so that its dataset can be read from
-    the first rows on."""
+    the first rows on. Besides satellites and epochs it has `coordinates`, those of `design_coordinates` if None."""
     (path / _ROWS).mkdir(parents=True, exist_ok=True)
     write_text(path / "case.toml", resolved)
     if (path / _PLAN).exists():
         (path / DATASET / _SEAL).unlink(missing_ok=True)
         return
-    _places(fleet).to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
+    places = _places(fleet, coordinates)
+    places.to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
     # Last: only a directory that is complete up to here counts as begun.
     write_text(path / _PLAN, json.dumps(dict(plan), indent=1))
 
@@ -150,17 +158,29 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    """Store a chunk of a run of `rows`, from `first` on: maps and series, then the scalars as the mark.
+def write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any] | None = None,
+) -> None:
+    """Store a chunk of a run of `rows`, from `first` on: row by row what is `stored`, then the rest as the mark.
 
     Processes may write different chunks of one store at once. A kill before the mark loses these rows only: they are
     solved and written again.
 
+    Args:
+        stored: `quantities.Variable` by name; `quantities.STORED` if None.
+
     Raises:
         RunDirectoryError: the disk is full, or does not take it for another reason.
     """
+    from .quantities import STORED
+
     try:
-        _write_rows(path, first, values, rows, chunk)
+        _write_rows(path, first, values, rows, chunk, STORED if stored is None else stored)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RunDirectoryError(
@@ -168,22 +188,29 @@ def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: i
         ) from None
 
 
-def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    from .quantities import SCALARS
-
+def _write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any],
+) -> None:
     status = values["status"]
     count = len(status)
     failed = status == FAILED
-    series = {name: value for name, value in values.items() if name not in SCALARS}
+    series = {name: value for name, value in values.items() if name in stored}
     with filelock.FileLock(path / "arrays.lock"):
         group = _group(path)
-        arrays = {name: _array(group, name, rows, chunk, value) for name, value in series.items()}
+        arrays = {
+            name: _array(group, name, stored[name], rows, chunk, value) for name, value in series.items()
+        }
     files = {}
     for name, value in series.items():
         arrays[name][first : first + count] = _masked(value, failed)
         file = f"{name}/{'.'.join([str(first // chunk), *['0'] * (value.ndim - 1)])}"
         files[file] = _size(path / DATASET / file)
-    scalars = {name: value for name, value in values.items() if name in SCALARS}
+    scalars = {name: value for name, value in values.items() if name not in stored}
     mark = path / _ROWS / f"{first:09d}-{first + count:09d}.npz"
     part = mark.with_suffix(".part")
     with part.open("wb") as file:
@@ -208,12 +235,9 @@ def _group(path: Path) -> Any:
     return zarr.open_group(str(path / DATASET), mode="a", zarr_format=2)
 
 
-def _array(group: Any, name: str, rows: int, chunk: int, value: np.ndarray) -> Any:
-    from .quantities import VARIABLES
-
+def _array(group: Any, name: str, variable: Any, rows: int, chunk: int, value: np.ndarray) -> Any:
     if name in group:
         return group[name]
-    variable = VARIABLES[name]
     return group.create_array(
         name,
         shape=(rows, *value.shape[1:]),
@@ -252,11 +276,31 @@ def read_rows(path: Path, rows: int) -> dict[str, np.ndarray]:
     return out
 
 
-def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+def read_chunks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """First row and values of some of the quantities that are stored row by row, chunk by chunk of the files.
+
+    Numbers of rows that failed or were not reached are FILL.
+    """
+    group = _group(path)
+    if any(name not in group for name in names):
+        return
+    arrays = {name: group[name] for name in names}
+    rows, size = arrays[names[0]].shape[0], arrays[names[0]].chunks[0]
+    for first in range(0, rows, size):
+        yield first, {name: array[first : first + size] for name, array in arrays.items()}
+
+
+def finish(
+    path: Path,
+    fleet: Any,
+    scalars: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+    coordinates: Mapping[str, Any] | None = None,
+) -> None:
     """Write what has satellites and epochs, and the attributes; then seal the dataset."""
     import zarr
 
-    places = _places(fleet)
+    places = _places(fleet, coordinates)
     dataset = _with_scalars(places, scalars).assign_attrs(dict(attributes) | versions())
     group = _group(path)
     for name in set(group.array_keys()) & set(dataset.variables):
@@ -274,11 +318,9 @@ def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes
 _EPOCH: dict[str, Any] = {"epoch": {"units": "seconds since 1970-01-01", "dtype": "int64"}}
 
 
-def _places(fleet: Any) -> Any:
+def _places(fleet: Any, coordinates: Mapping[str, Any] | None) -> Any:
     """Dataset of what the fleet's rows stand for, and of the coordinates."""
     import xarray as xr
-
-    from .quantities import FACES, SOURCES
 
     index = {
         "revolution_index": (
@@ -287,15 +329,28 @@ def _places(fleet: Any) -> Any:
             {"units": "1", "long_name": "row of the maps and series that are this satellite's at this epoch"},
         )
     }
-    coordinates = {
-        "satellite": ("satellite", np.asarray(fleet.names, dtype=object), {"long_name": "satellite"}),
+    places = {
+        "satellite": labels("satellite", fleet.names, "satellite"),
         "epoch": ("epoch", _times(fleet.epochs), {"long_name": "epoch, UTC"}),
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object), {"long_name": "thermal node"}),
-        "face": ("face", np.asarray(FACES, dtype=object), {"long_name": "face"}),
-        "source": ("source", np.asarray(SOURCES, dtype=object), {"long_name": "source of incident flux"}),
+    }
+    return xr.Dataset(index, places | dict(design_coordinates(fleet) if coordinates is None else coordinates))
+
+
+def labels(dimension: str, names: Iterable[str], meaning: str) -> tuple[str, np.ndarray, dict[str, str]]:
+    """A coordinate of names."""
+    return dimension, np.asarray(names, dtype=object), {"long_name": meaning}
+
+
+def design_coordinates(fleet: Any) -> dict[str, Any]:
+    """Nodes, faces, sources of flux and panel cells of a run for temperatures."""
+    from .quantities import FACES, SOURCES
+
+    return {
+        "node": labels("node", fleet.params.network.names, "thermal node"),
+        "face": labels("face", FACES, "face"),
+        "source": labels("source", SOURCES, "source of incident flux"),
         **_cells(fleet.params.panel),
     }
-    return xr.Dataset(index, coordinates)
 
 
 def _with_scalars(places: Any, scalars: Mapping[str, np.ndarray]) -> Any:
@@ -315,22 +370,18 @@ def write_featured(
     """Store the series and the panel map of one row, given as a batch of one, as a group of their own."""
     import xarray as xr
 
-    from .quantities import FACES, MAPS, SERIES, SOURCES
+    from .quantities import MAPS, SERIES
 
     data = {
         name: (variable.dims, values[name][0], {"units": variable.unit, "long_name": variable.meaning})
         for name, variable in (SERIES | MAPS).items()
         if name in values
     }
-    coordinates = {
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object)),
-        "face": ("face", np.asarray(FACES, dtype=object)),
-        "source": ("source", np.asarray(SOURCES, dtype=object)),
-        **_cells(fleet.params.panel),
-    }
     panel = fleet.params.panel
     dataset = xr.Dataset(
-        data, coordinates, attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes}
+        data,
+        design_coordinates(fleet),
+        attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes},
     )
     dataset.to_zarr(path / DATASET, group=group, mode="w", zarr_format=2, consolidated=False)
 
@@ -393,6 +444,14 @@ def open_run(path: Path) -> Any:
         scalars = read_rows(Path(path), int(index.max()) + 1)
         dataset = _with_scalars(dataset, {name: _unfilled(value) for name, value in scalars.items()})
     return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Attributes of the dataset of a run directory; none yet of a run that has not been concluded."""
+    store = Path(path) / DATASET
+    if not store.exists():
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
+    return dict(_group(path).attrs)
 
 
 def _unfilled(value: np.ndarray) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from ..kernels import march, orbit, revolution, satellite, sun
 from . import build, devices, results
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
-from .quantities import MAPS, SCALARS, quantities
+from .quantities import MAPS, SCALARS, STORED, Variable, quantities
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
 SMALLEST_CHUNK = 32
@@ -45,7 +45,7 @@ class Outcome:
     path: Path
     case: Any
     fleet: Any
-    solver: "Solver"
+    solver: Any
     scalars: dict[str, np.ndarray]
     wall: Walls
     solved_now: int
@@ -61,7 +61,7 @@ class Outcome:
 
 def row_count(fleet: Any) -> int:
     """Distinct rows of a fleet."""
-    return int(jax.tree.leaves(fleet.revolutions)[0].shape[0])
+    return int(np.max(fleet.row)) + 1
 
 
 def first_place(fleet: Any, row: int) -> tuple[int, int]:
@@ -74,6 +74,7 @@ def run(
     case: Any,
     out: Path,
     *,
+    kind: type["Program"] | None = None,
     precision: str = "single",
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, rows: None,
@@ -84,6 +85,7 @@ def run(
     Args:
         case: `schema.Case`.
         out: Run directory; made if it is not there.
+        kind: What is solved for; `Solver`, if not given.
         precision: "single" or "double".
         chunk: Rows per device solved at once, of a run that begins; as many as `devices` says and memory holds.
         progress: Called with rows done and rows in all, after each chunk.
@@ -93,27 +95,29 @@ def run(
         RunDirectoryError: `out` belongs to another run, or one is at work there.
     """
     wall = Walls()
+    kind = Solver if kind is None else kind
     if precision == "double":
         jax.config.update("jax_enable_x64", True)
     plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
+    plan["solves"] = kind.solves
     with ExitStack() as held:
         with together(processes):
             held.enter_context(results.claim(out, processes.index))
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
-                fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+                fleet = kind.fleet(case, np.dtype(devices.PRECISIONS[precision]))
         rows = row_count(fleet)
         if kept is None:
-            size = devices.chunk_rows(rows, chunk, SMALLEST_CHUNK)
-            solver = Solver(case, fleet, size, wall)
+            size = devices.chunk_rows(rows, chunk, kind.smallest, kind.per_device)
+            solver = kind(case, fleet, size, wall)
             if chunk is None:
                 solver.fit(devices.memory())
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
         else:
-            solver = Solver(case, fleet, devices.even(kept["chunk"]), wall)
+            solver = kind(case, fleet, devices.even(kept["chunk"]), wall)
         with together(processes):
             if processes.first:
-                results.begin(out, fleet, kept, cases.to_toml(case))
+                results.begin(out, fleet, kept, cases.to_toml(case), kind.coordinates(fleet))
         theirs = results.kept_plan(out, plan)
         if theirs != kept:
             raise devices.DeviceError("the processes of the run have devices unlike each other: give --chunk")
@@ -123,7 +127,7 @@ def run(
         try:
             for start, values in solver.chunks(left, kept["chunk"]):
                 with Clock(wall, "run"):
-                    results.write_rows(out, start, values, rows, kept["chunk"])
+                    results.write_rows(out, start, values, rows, kept["chunk"], kind.stored)
                 solved += len(values["status"])
                 progress(results.rows_marked(out), rows)
             if processes.first:
@@ -163,18 +167,43 @@ class Clock:
         setattr(self.wall, self.phase, getattr(self.wall, self.phase) + time.perf_counter() - self.start)
 
 
-class Solver:
-    """One compiled program of a fixed number of rows, and the gathering and padding around it.
+class Program:
+    """One compiled program of a fixed number of rows, and the chunks that go through it.
 
-    Pytrees cross into the program as lists of leaves with the rows first: one layout to slice and to shard.
+    Attributes:
+        solves: What a run is of, as its plan says.
+        smallest: Rows that a chunk has at least.
+        per_device: Rows of a chunk on one device, by platform.
+        stored: What goes into the dataset row by row; other quantities go into the marks.
     """
+
+    solves: ClassVar[str]
+    smallest: ClassVar[int]
+    per_device: ClassVar[Mapping[str, int]]
+    stored: ClassVar[Mapping[str, Variable]]
 
     def __init__(self, case: Any, fleet: Any, size: int, wall: Walls):
         self.case, self.fleet, self.size, self.wall = case, fleet, size, wall
         self.rows = row_count(fleet)
         self._program = None
-        self._revolutions = _leaves(fleet.revolutions, 0)
-        self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
+
+    @staticmethod
+    def fleet(case: Any, dtype: np.dtype) -> Any:
+        """What is solved."""
+        raise NotImplementedError
+
+    @staticmethod
+    def coordinates(fleet: Any) -> dict[str, Any]:
+        """Of the dataset, besides satellites and epochs."""
+        raise NotImplementedError
+
+    def started(self, rows: np.ndarray) -> Iterator[Any]:
+        """One chunk of rows at most: yields None when it is under way, then its quantities on the host."""
+        raise NotImplementedError
+
+    def _lowered(self) -> Any:
+        """The program, lowered for `size` rows."""
+        raise NotImplementedError
 
     def chunks(self, starts: Iterable[int], count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """First row and quantities of the chunks of `count` rows at most that begin at `starts`.
@@ -183,14 +212,63 @@ class Solver:
         """
         pending = None
         for start in starts:
-            rows = np.arange(start, min(start + count, self.rows))
-            solution = self._solution(rows, series=self.case.run.save != "summary")
+            solution = self.started(np.arange(start, min(start + count, self.rows)))
             next(solution)
             if pending is not None:
                 yield pending[0], next(pending[1])
             pending = (start, solution)
         if pending is not None:
             yield pending[0], next(pending[1])
+
+    def padded(self, rows: np.ndarray) -> np.ndarray:
+        """`size` rows, the last one repeated."""
+        return np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
+
+    def fit(self, memory: int) -> None:
+        """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
+        while self._needed() > memory and self.size > devices.even(self.smallest):
+            self.size = devices.even(max(self.size // 2, self.smallest))
+            self._program = None
+
+    def _needed(self) -> int:
+        """Bytes of a device. Two chunks are on their way at once."""
+        found = self._compiled().memory_analysis()
+        moved = found.argument_size_in_bytes + found.output_size_in_bytes
+        return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
+
+    def _compiled(self) -> Any:
+        if self._program is None:
+            with Clock(self.wall, "compile"):
+                self._program = self._lowered().compile()
+        return self._program
+
+
+class Solver(Program):
+    """Periodic orbits, or successive revolutions: loads, march and quantities.
+
+    Pytrees cross into the program as lists of leaves with the rows first: one layout to slice and to shard.
+    """
+
+    solves = "temperatures"
+    smallest = SMALLEST_CHUNK
+    per_device = devices.ROWS_PER_DEVICE
+    stored = STORED
+
+    def __init__(self, case: Any, fleet: Any, size: int, wall: Walls):
+        super().__init__(case, fleet, size, wall)
+        self._revolutions = _leaves(fleet.revolutions, 0)
+        self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
+
+    @staticmethod
+    def fleet(case: Any, dtype: np.dtype) -> Any:
+        return build.build(case, dtype)
+
+    @staticmethod
+    def coordinates(fleet: Any) -> dict[str, Any]:
+        return results.design_coordinates(fleet)
+
+    def started(self, rows: np.ndarray) -> Iterator[Any]:
+        return self._solution(rows, series=self.case.run.save != "summary")
 
     def solve(self, rows: np.ndarray, factor: np.ndarray | None = None, throttle=True, series=False):
         """Quantities of any rows, with the payload power scaled by `factor`, chip throttling on or off.
@@ -207,8 +285,8 @@ class Solver:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _solution(self, rows, factor=None, throttle=True, series=False) -> Iterator[Any]:
-        """One chunk of rows at most, the last one repeated. Yields None when started, then quantities."""
-        padded = np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
+        """As `started`, with what `solve` changes."""
+        padded = self.padded(rows)
         params, state = ([leaf[padded] for leaf in leaves] for leaves in (self._params, self._state))
         scale = np.ones(self.size, params[0].dtype)
         scale[: len(rows)] = 1 if factor is None else factor
@@ -229,33 +307,19 @@ class Solver:
             joined.add(_host(values, len(rows), series))
         yield joined.values()
 
-    def fit(self, memory: int) -> None:
-        """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
-        while self._needed() > memory and self.size > devices.even(SMALLEST_CHUNK):
-            self.size = devices.even(max(self.size // 2, SMALLEST_CHUNK))
-            self._program = None
+    def _lowered(self) -> Any:
+        trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
+        structures = [jax.tree.structure(tree) for tree in trees]
+        run = self.case.run
+        solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
+        inputs = (shapes(leaves, self.size) for leaves in (self._revolutions, self._params, self._state))
+        change = shapes([np.ones(1, self._params[0].dtype), np.ones(1, bool)], self.size)
+        return devices.sharded(solve).lower(*inputs, tuple(change))
 
-    def _needed(self) -> int:
-        """Bytes of a device. Two chunks are on their way at once."""
-        found = self._compiled().memory_analysis()
-        moved = found.argument_size_in_bytes + found.output_size_in_bytes
-        return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
 
-    def _compiled(self):
-        if self._program is None:
-            trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
-            structures = [jax.tree.structure(tree) for tree in trees]
-            run = self.case.run
-            solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
-
-            def chunk(leaves):
-                return [jax.ShapeDtypeStruct((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-
-            inputs = (chunk(leaves) for leaves in (self._revolutions, self._params, self._state))
-            change = chunk([np.ones(1, self._params[0].dtype), np.ones(1, bool)])
-            with Clock(self.wall, "compile"):
-                self._program = devices.sharded(solve).lower(*inputs, tuple(change)).compile()
-        return self._program
+def shapes(leaves: Iterable[np.ndarray], rows: int) -> list[jax.ShapeDtypeStruct]:
+    """Of leaves with that many rows."""
+    return [jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
 
 
 def _leaves(tree: Any, axis: int) -> list[np.ndarray]:
@@ -453,4 +517,4 @@ def conclude(outcome: Outcome) -> None:
             }
             one = {name: value[part] for name, value in values.items()}
             results.write_featured(outcome.path, group, fleet, one, attributes | where)
-    results.finish(outcome.path, fleet, scalars, attributes)
+    results.finish(outcome.path, fleet, scalars, attributes, results.design_coordinates(fleet))

@@ -39,8 +39,8 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         "rows": outcome.rows,
         "rows_solved": int(np.sum(status != NOT_RUN)),
         "complete": bool(np.all(status != NOT_RUN)),
-        "failed": _who(status == FAILED, fleet),
-        "not_converged": _who(status == 1, fleet),
+        "failed": who(status == FAILED, fleet),
+        "not_converged": who(status == 1, fleet),
     }
     warnings, infeasible = [], []
     if good.any():
@@ -64,7 +64,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         warnings = _warnings(found, case, scalars, good)
     elif found["rows_solved"]:
         infeasible = [
-            f"no periodic state: {_listed(found['failed'])}; no row of the case has a finite solution"
+            f"no periodic state: {listed(found['failed'])}; no row of the case has a finite solution"
         ]
     found["warnings"], found["infeasible"] = warnings, infeasible
     wall = outcome.wall
@@ -96,10 +96,10 @@ def _power(scalars: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _at(fleet: Any, where: tuple[int, int]) -> dict[str, str]:
     satellite, epoch = where
-    return {"satellite": str(fleet.names[satellite]), "epoch": _date(fleet.epochs[epoch])}
+    return {"satellite": str(fleet.names[satellite]), "epoch": date(fleet.epochs[epoch])}
 
 
-def _date(epoch: Any) -> str:
+def date(epoch: Any) -> str:
     return str(np.datetime_as_string(np.datetime64(epoch.replace(tzinfo=None)), unit="m")) + "Z"
 
 
@@ -275,12 +275,12 @@ def _warnings(found, case, scalars, good) -> list[str]:
         out.append("run.mode = 'steady' averages the demand windows over the revolution")
     if found["failed"]["count"]:
         out.append(
-            f"failed (not finite or thermal runaway), left out of every number: {_listed(found['failed'])}"
+            f"failed (not finite or thermal runaway), left out of every number: {listed(found['failed'])}"
         )
     if found["not_converged"]["count"]:
         out.append(
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
-            f" {_listed(found['not_converged'])}"
+            f" {listed(found['not_converged'])}"
         )
     if "neutral_charge" in scalars and scalars["neutral_charge"][good].any() and case.battery is not None:
         if case.array is not None or case.payload is not None:
@@ -288,13 +288,13 @@ def _warnings(found, case, scalars, good) -> list[str]:
     return out
 
 
-def _who(rows: np.ndarray, fleet: Any) -> dict[str, Any]:
+def who(rows: np.ndarray, fleet: Any) -> dict[str, Any]:
     """Satellites and epochs of some rows: how many, and the first of them by name."""
     places = np.argwhere(rows[np.asarray(fleet.row)]) if rows.any() else np.empty((0, 2), int)
     return {"count": len(places), "first": [_at(fleet, tuple(place)) for place in places[:NAMED]]}
 
 
-def _listed(who: Mapping[str, Any]) -> str:
+def listed(who: Mapping[str, Any]) -> str:
     text = ", ".join(f"{one['satellite']} at {one['epoch']}" for one in who["first"])
     more = who["count"] - len(who["first"])
     return text + (f" and {more} more" if more > 0 else "")

@@ -11,7 +11,7 @@ from dawndusk.solver import results
 
 NODES = ("structure", "chip")
 STEPS, CELLS = 5, (4, 6)
-PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1"}
+PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1", "solves": "x"}
 
 
 def make_fleet(row):
