@@ -28,6 +28,7 @@ def summarise(outcome: Any) -> dict[str, Any]:
         "solves": FluxSolver.solves,
         "satellites": int(fleet.row.shape[0]),
         "epochs": int(fleet.row.shape[1]),
+        "span_days": case.epoch.span_days,
         "rows": outcome.rows,
         "rows_solved": int(np.sum(status != NOT_RUN)),
         "complete": bool(np.all(status != NOT_RUN)),
@@ -326,12 +327,13 @@ def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
         ("beta, deg", "right"),
         ("radiator, W/m2", "right"),
         ("shadow, %", "right"),
-        ("longest, min", "right"),
-        ("epoch", "left"),
+        ("eclipse, min", "right"),
         ("days", "right"),
-        ("eclipse seasons", "left"),
+        ("from, to", "left"),
     )
     table = _table(columns)
+    # Within a year month and day tell the date.
+    short = summary["span_days"] <= 366
     for one in planes[:MOST_LINES]:
         radiator, eclipsed = one["absorbed_w_m2"]["radiator"], one["longest_eclipse_min"] > ECLIPSE
         alone = one["satellites"] == 1
@@ -341,9 +343,8 @@ def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
             f"{number(radiator['coldest'])} to {number(radiator['hottest'])}",
             f"{100 * one['share_of_time_eclipsed']:.2f}",
             f"{one['longest_eclipse_min']:.2f}" if eclipsed else "-",
-            one["longest_eclipse_epoch"][:10] if eclipsed else "-",
             f"{one['days']:.0f}",
-            _seasons(one["seasons"], 1),
+            _seasons(one["seasons"], 2, start=5 if short else 0),
         )
     console.print()
     console.print(table)
@@ -352,8 +353,10 @@ def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
         console.print(f"and {more:,} more in summary.json")
 
 
-def _seasons(seasons: list[list[str]], most: int = 4) -> str:
+def _seasons(seasons: list[list[str]], most: int = 4, start: int = 0) -> str:
+    """First and last dates, without their years where `start` is 5."""
     if not seasons:
         return "none"
-    spans = [a[:10] if a == b else f"{a[:10]} to {b[:10]}" for a, b in seasons[:most]]
+    dates = ([when[start:10] for when in span] for span in seasons[:most])
+    spans = [first if first == last else f"{first} to {last}" for first, last in dates]
     return ", ".join(spans) + (f" and {len(seasons) - most} more" if len(seasons) > most else "")
