@@ -434,6 +434,8 @@ def open_run(path: Path) -> Any:
     """
     import xarray as xr
 
+    from .by_satellite import by_satellite
+
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
@@ -443,7 +445,7 @@ def open_run(path: Path) -> Any:
     if not sealed:
         scalars = read_rows(Path(path), int(index.max()) + 1)
         dataset = _with_scalars(dataset, {name: _unfilled(value) for name, value in scalars.items()})
-    return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
+    return by_satellite(dataset.drop_vars("revolution_index"), index.values)
 
 
 def attributes(path: Path) -> dict[str, Any]:
