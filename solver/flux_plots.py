@@ -1,5 +1,6 @@
 """Pictures of a run of fluxes: what each satellite absorbs and how long it is eclipsed, day by day."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from . import results
 from .drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, dates_across, save
+from .flux import RADIATOR
+from .flux_summary import ECLIPSE
 
-MOST_LINES = 1000  # of a picture; more satellites share one
+MOST_LINES = 1000  # of a picture; of more satellites every second, third ... is shown
 FEW = 6  # satellites or planes that are drawn as curves, with a legend
 MANY = 60  # that are drawn as curves at all
 BETA_BINS = np.arange(-90, 92, 2)  # degree
@@ -30,33 +33,35 @@ def plot(run_dir: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Season:
-    """A run as its pictures show it: lines are planes or satellites with rows of their own, or several in one.
+    """A run as its pictures show it. Lines are planes, or satellites where each has rows of its own.
 
     Attributes:
         title: Of the case.
         satellites: In all.
-        names: Of the lines, where each is one satellite or plane.
+        names: Of the lines.
         what: That a line is.
-        share: Satellites or planes in a line.
+        every: Lines are every so-manieth of them, from the hottest radiator down; 1: all, as the fleet has them.
         epochs: (epochs,).
-        radiator: Absorbed by both faces, the most of each line, (lines, epochs) [W/m2].
-        eclipse: The longest of each line, (lines, epochs) [min].
-        beta: Least of each line, (lines, epochs) [degree].
-        beta_share: Of the satellites in each bin of beta, (bins, epochs).
-        eclipse_mean, eclipsed: Mean eclipse [min], and share of the satellites with one, (epochs,).
+        radiator: Absorbed by both faces, (lines, epochs) [W/m2].
+        eclipse: Of a revolution, (lines, epochs) [min].
+        beta: Angle of the Sun above the orbit plane, (lines, epochs) [degree].
+        beta_share: Of all satellites, in each bin of beta, (bins, epochs).
+        longest, mean: Eclipse of all satellites, (epochs,) [min].
+        eclipsed: Share of all satellites with an eclipse, (epochs,).
     """
 
     title: str
     satellites: int
     names: list[str]
     what: str
-    share: int
+    every: int
     epochs: np.ndarray
     radiator: np.ndarray
     eclipse: np.ndarray
     beta: np.ndarray
     beta_share: np.ndarray
-    eclipse_mean: np.ndarray
+    longest: np.ndarray
+    mean: np.ndarray
     eclipsed: np.ndarray
 
 
@@ -70,40 +75,62 @@ def read(run_dir: Path) -> Season:
         title = data.attrs["title"]
     count = len(epochs)
     _, first, members = np.unique(index[:, 0] // count, return_index=True, return_counts=True)
-    groups = len(members)
-    share = -(-groups // MOST_LINES)
-    lines = -(-groups // share)
-    radiator, eclipse, beta = np.full((3, lines * count), np.nan, np.float32)
+    alone = len(members) == len(names)
+    every = -(-len(members) // MOST_LINES)
+    shown = np.arange(len(members)) if every == 1 else _hottest_first(run_dir, faces, count)[::every]
+    line = np.full(len(members), -1)
+    line[shown] = np.arange(len(shown))
+    lines = np.full((3, len(shown) * count), np.nan, np.float32)
     bins = np.zeros((len(BETA_BINS) - 1) * count)
-    weight, minutes, dark = np.zeros((3, count))
-    sides = [k for k, face in enumerate(faces) if face.startswith("radiator")]
-    for start, values in results.read_chunks(run_dir, ("absorbed_w_m2", "eclipse_min", "beta_deg")):
-        rows = start + np.flatnonzero(values["beta_deg"] < results.FILL)
-        kept = rows - start
+    weight, minutes, dark, longest = np.zeros((4, count))
+    for rows, values in _good(run_dir, ("absorbed_w_m2", "eclipse_min", "beta_deg")):
         group, epoch = np.divmod(rows, count)
-        place, satellites = group // share * count + epoch, members[group]
-        angle, shadow = values["beta_deg"][kept], values["eclipse_min"][kept]
-        np.fmax.at(radiator, place, values["absorbed_w_m2"][kept][:, sides].sum(axis=1))
-        np.fmax.at(eclipse, place, shadow)
-        np.fmin.at(beta, place, angle)
+        satellites, angle, shadow = members[group], values["beta_deg"], values["eclipse_min"]
+        there = line[group] >= 0
+        place = (line[group] * count + epoch)[there]
+        for into, value in zip(lines, (_radiator(values, faces), shadow, angle)):
+            into[place] = value[there]
         row = np.clip(np.digitize(angle, BETA_BINS) - 1, 0, len(BETA_BINS) - 2)
         bins += np.bincount(row * count + epoch, satellites, len(bins))
         weight += np.bincount(epoch, satellites, count)
         minutes += np.bincount(epoch, satellites * shadow, count)
-        dark += np.bincount(epoch, satellites * (shadow > 1e-3), count)
+        dark += np.bincount(epoch, satellites * (shadow > ECLIPSE), count)
+        np.maximum.at(longest, epoch, shadow)
     with np.errstate(invalid="ignore"):
-        means = [x / weight for x in (bins.reshape(-1, count), minutes, dark)]
-    alone = groups == len(names)
+        share, mean, eclipsed = (x / weight for x in (bins.reshape(-1, count), minutes, dark))
     return Season(
         title,
         len(names),
-        [names[k] if alone else f"plane {i + 1}" for i, k in enumerate(first)] if share == 1 else [],
+        [names[first[k]] if alone else f"plane {k + 1}" for k in shown.tolist()],
         "satellite" if alone else "plane",
-        share,
+        every,
         epochs,
-        *(x.reshape(lines, count) for x in (radiator, eclipse, beta)),
-        *means,
+        *lines.reshape(3, -1, count),
+        share,
+        longest,
+        mean,
+        eclipsed,
     )
+
+
+def _good(run_dir: Path, names: Sequence[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Rows that have numbers, and these."""
+    for start, values in results.read_chunks(run_dir, names):
+        rows = np.flatnonzero(values[names[-1]] < results.FILL)
+        yield start + rows, {name: value[rows] for name, value in values.items()}
+
+
+def _radiator(values: dict[str, np.ndarray], faces: list[str]) -> np.ndarray:
+    return values["absorbed_w_m2"][:, [faces.index(face) for face in RADIATOR]].sum(axis=1)
+
+
+def _hottest_first(run_dir: Path, faces: list[str], count: int) -> np.ndarray:
+    """Groups of rows by what their radiators absorb over all epochs."""
+    total = np.zeros(0)
+    for rows, values in _good(run_dir, ("absorbed_w_m2", "beta_deg")):
+        found = np.bincount(rows // count, _radiator(values, faces), len(total))
+        total = found + np.pad(total, (0, len(found) - len(total)))
+    return np.argsort(-total, kind="stable")
 
 
 def draw_fluxes(season: Season, path: Path) -> Path:
@@ -124,13 +151,14 @@ def draw_fluxes(season: Season, path: Path) -> Path:
         else:
             image = _heat(axis, season, values, colours)
             figure.colorbar(image, ax=axis, label=label, pad=0.02)
-            axis.set_ylabel(season.what if season.share == 1 else f"{season.what}, {season.share} in a line")
+            axis.set_ylabel(season.what if season.every == 1 else f"{season.what}s, hottest radiator first")
     if few:
+        axes[1].set_xlim(season.epochs[0], season.epochs[-1])
         axes[1].set_ylim(bottom=0)
         if len(season.names) > 1:
             axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    most = "" if season.share == 1 else f", each line the most of {season.share}"
-    axes[0].set_title(f"{_head(season)}, means over a revolution{most}")
+    which = "" if season.every == 1 else f"; one {season.what} of {season.every} is shown"
+    axes[0].set_title(f"{_head(season)}, means over a revolution{which}")
     dates_across(axes[-1])
     figure.align_ylabels(axes)
     return save(figure, path)
@@ -141,7 +169,7 @@ def draw_season(season: Season, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     lines, epochs = len(season.beta), season.epochs
-    curves = season.share == 1 and lines <= MANY
+    curves = season.every == 1 and lines <= MANY
     figure, axes = plt.subplots(
         3,
         1,
@@ -168,12 +196,9 @@ def draw_season(season: Season, path: Path) -> Path:
         figure.colorbar(image, ax=axes[0], label="satellites in\n2 deg of beta [%]", pad=0.02)
         seen = np.flatnonzero(share.any(axis=1))
         axes[0].set_ylim(BETA_BINS[seen[0]], BETA_BINS[seen[-1] + 1])
-        low, high = np.nanmin(season.eclipse, axis=0), np.nanmax(season.eclipse, axis=0)
-        axes[1].plot(epochs, high, color=RED, label="longest")
-        axes[1].plot(epochs, season.eclipse_mean, color=GREY, label="mean of the fleet")
-        if season.share == 1:
-            axes[1].fill_between(epochs, low, high, color=GREY, alpha=0.2, lw=0, label="fleet")
-        axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes[1].plot(epochs, season.longest, color=RED, label="longest")
+        axes[1].plot(epochs, season.mean, color=GREY, label="mean of all satellites")
+        axes[1].legend(loc="lower left", ncols=2)
     if np.nanmin(season.beta) < 0 < np.nanmax(season.beta):
         axes[0].axhline(0, color=GREY, lw=0.8)
     axes[0].set_ylabel("beta [deg]")
@@ -220,7 +245,7 @@ def _heat(axis: Any, season: Season, values: np.ndarray, colours: str) -> Any:
         aspect="auto",
         cmap=colours,
         interpolation="nearest",
-        extent=(edges[0], edges[-1], len(values) * season.share + 0.5, 0.5),
+        extent=(edges[0], edges[-1], len(values) * season.every + 0.5, 0.5),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from . import results
 from .flux import RADIATOR, FluxSolver, faces
 from .results import FAILED, NOT_RUN
-from .summary import MOST_LINES, date, listed, number, who
+from .summary import MOST_LINES, date, listed, who
 
 MOST_PLANES = 1000  # listed in summary.json
 READ = ("beta_deg", "period_min", "eclipse_min", "umbra_min")
@@ -248,6 +248,10 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         console.print(f"[yellow]warning:[/] {text}", highlight=False)
 
 
+def _flux(value: float) -> str:
+    return f"{value:,.2f}"
+
+
 def _table(columns: tuple[tuple[str, str], ...]) -> Any:
     from rich.table import Table
 
@@ -275,8 +279,8 @@ def _show_faces(summary: Mapping[str, Any], console: Any) -> None:
     for one in summary["absorbed_w_m2"]["faces"]:
         hot, peak = one["hottest"], one["peak"]
         if hot["value"] > 0:
-            where = (hot["satellite"], hot["epoch"][:10], number(peak["value"]))
-            means = (number(one["mean"]), number(one["coldest"]["value"]), number(hot["value"]))
+            where = (hot["satellite"], hot["epoch"][:10], _flux(peak["value"]))
+            means = (_flux(one["mean"]), _flux(one["coldest"]["value"]), _flux(hot["value"]))
             table.add_row(one["face"], *means, *where, peak["satellite"], peak["epoch"][:10])
     console.print(table)
     console.print(
@@ -294,14 +298,14 @@ def _show_design(summary: Mapping[str, Any], console: Any) -> None:
 
     hot, cold, longest = radiator["hottest"], radiator["coldest"], eclipse["longest_min"]
     console.print(
-        f"\nradiator, both faces: absorbs {number(cold['value'])} W/m2 of panel {at(cold)}"
-        f" to {number(hot['value'])} {at(hot)}, mean over a revolution",
+        f"\nradiator, both faces: absorbs {_flux(cold['value'])} W/m2 of panel {at(cold)}"
+        f" to {_flux(hot['value'])} {at(hot)}, mean over a revolution",
         highlight=False,
     )
     if longest["value"] > ECLIPSE:
         umbra = eclipse["longest_umbra_min"]["value"]
         console.print(
-            f"battery: longest eclipse {longest['value']:.2f} min a revolution {at(longest)},"
+            f"longest eclipse {longest['value']:.2f} min a revolution {at(longest)},"
             f" full shadow up to {umbra:.2f} min",
             highlight=False,
         )
@@ -319,9 +323,11 @@ def _show_design(summary: Mapping[str, Any], console: Any) -> None:
 
 
 def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
-    planes = summary["planes"]
+    planes, left = summary["planes"], summary["planes_left_out"]
     if len(planes) < 2:
         return
+    if len(planes) > MOST_LINES:
+        planes = sorted(planes, key=lambda one: -one["longest_eclipse_min"])
     columns = (
         ("plane", "left"),
         ("beta, deg", "right"),
@@ -340,7 +346,7 @@ def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
         table.add_row(
             one["first"] if alone else f"{one['plane']} ({one['satellites']:,} satellites)",
             "{:+.1f} to {:+.1f}".format(*one["beta_deg"]),
-            f"{number(radiator['coldest'])} to {number(radiator['hottest'])}",
+            f"{_flux(radiator['coldest'])} to {_flux(radiator['hottest'])}",
             f"{100 * one['share_of_time_eclipsed']:.2f}",
             f"{one['longest_eclipse_min']:.2f}" if eclipsed else "-",
             f"{one['days']:.0f}",
@@ -348,9 +354,10 @@ def _show_planes(summary: Mapping[str, Any], console: Any) -> None:
         )
     console.print()
     console.print(table)
-    more = len(planes) - MOST_LINES
-    if more > 0:
-        console.print(f"and {more:,} more in summary.json")
+    if len(planes) > MOST_LINES:
+        console.print(
+            f"those with the longest eclipses, of {len(planes) + left:,}; {len(planes):,} are in summary.json"
+        )
 
 
 def _seasons(seasons: list[list[str]], most: int = 4, start: int = 0) -> str:

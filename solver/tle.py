@@ -7,12 +7,15 @@ Format: Hoots and Roehrich, Spacetrack Report No. 3 (1980); SGP4 as revised by V
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..kernels.constants import MU_EARTH
 
 SAMPLES = 24  # states averaged over a revolution; 48 move the shadow's edges by less than 0.1 s
+# Of a set with less than this eccentricity half as many will do, to 0.1 s again.
+NEARLY_CIRCULAR = 0.1
 BLOCK = 20_000  # states handled at once: their numbers stay in a core's cache
 
 
@@ -136,36 +139,49 @@ def elements(sets: Sequence[Tle], day: np.ndarray, fraction: np.ndarray) -> dict
     Raises:
         TleError: SGP4 cannot carry a set to an instant: decayed, or elements out of range.
     """
-    from sgp4.api import SGP4_ERRORS, Satrec
+    from sgp4.api import Satrec
 
-    shift = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
+    records = [Satrec.twoline2rv(item.line1, item.line2) for item in sets]
+    circular = np.array([record.ecco < NEARLY_CIRCULAR for record in records])
     out = np.empty((6, len(sets), len(day)))
-    errors = []
-    size = max(1, BLOCK // (len(day) * SAMPLES))
-    for first in range(0, len(sets), size):
-        block = sets[first : first + size]
-        states = np.empty((len(block), len(day) * SAMPLES, 6))
-        for k, item in enumerate(block):
-            record = Satrec.twoline2rv(item.line1, item.line2)
-            period = 2 * math.pi / record.no_kozai / 1440  # days; no_kozai is in rad/min
-            times = (fraction[:, None] + shift * period).ravel()
-            error, position, velocity = record.sgp4_array(np.repeat(day, SAMPLES), times)
-            if error.any():
-                j = int(np.argmax(error != 0))
-                away = day[j // SAMPLES] + fraction[j // SAMPLES] - record.jdsatepoch - record.jdsatepochF
-                errors.append(
-                    f"line {item.number}: {item.name}: {SGP4_ERRORS[error[j]]},"
-                    f" {away:+.1f} days from its epoch"
-                )
-                continue
-            states[k, :, :3], states[k, :, 3:] = position, velocity
-        if not errors:
-            states = 1000 * states.reshape(len(block), len(day), SAMPLES, 6)
-            out[:, first : first + size] = _averaged(states[..., :3], states[..., 3:], 2 * math.pi * shift)
+    errors = {}
+    for samples, alike in ((SAMPLES // 2, np.flatnonzero(circular)), (SAMPLES, np.flatnonzero(~circular))):
+        shift = (np.arange(samples) + 0.5) / samples - 0.5
+        size = max(1, BLOCK // (len(day) * samples))
+        for first in range(0, len(alike), size):
+            block = alike[first : first + size]
+            states = np.empty((len(block), len(day), samples, 6))
+            for into, k in zip(states, block.tolist()):
+                problem = _states(records[k], day, fraction, shift, into)
+                if problem:
+                    errors[k] = f"line {sets[k].number}: {sets[k].name}: {problem}"
+            if not errors:
+                out[:, block] = _averaged(states[..., :3], states[..., 3:], 2 * math.pi * shift)
     if errors:
-        raise TleError(*errors)
+        raise TleError(*(errors[k] for k in sorted(errors)))
     names = ("semi_major_axis", "eccentricity", "inclination", "raan", "arg_perigee", "mean_anomaly")
     return dict(zip(names, out))
+
+
+def _states(record: Any, day: np.ndarray, fraction: np.ndarray, shift: np.ndarray, into: np.ndarray) -> str:
+    """Fill in the states (instants, samples, 6) [m], [m/s] around each instant; what is wrong, or nothing.
+
+    Args:
+        shift: Of the samples from the instant, in revolutions.
+    """
+    from sgp4.api import SGP4_ERRORS
+
+    period = 2 * math.pi / record.no_kozai / 1440  # days; no_kozai is in rad/min
+    times = (fraction[:, None] + shift * period).ravel()
+    error, position, velocity = record.sgp4_array(np.repeat(day, len(shift)), times)
+    if error.any():
+        j = int(np.argmax(error != 0))
+        at = j // len(shift)
+        away = day[at] + fraction[at] - record.jdsatepoch - record.jdsatepochF
+        return f"{SGP4_ERRORS[error[j]]}, {away:+.1f} days from its epoch"
+    into[..., :3] = 1000 * position.reshape(*into.shape[:2], 3)
+    into[..., 3:] = 1000 * velocity.reshape(*into.shape[:2], 3)
+    return ""
 
 
 def _averaged(r: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.ndarray:
