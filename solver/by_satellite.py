@@ -3,17 +3,32 @@
 from typing import Any
 
 import numpy as np
-from xarray import DataArray, Dataset, Variable
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 
-def by_satellite(dataset: Dataset, row: np.ndarray) -> Dataset:
-    """The dataset with satellites and epochs in place of rows, lazy; `row` is (satellites, epochs)."""
+def by_satellite(dataset: Any, row: np.ndarray) -> Any:
+    """An xarray.Dataset with satellites and epochs in place of rows, lazy; `row` is (satellites, epochs)."""
+    from xarray import Variable
+    from xarray.backends import BackendArray
+    from xarray.core import indexing
+
+    class Array(BackendArray):
+        """An array of rows as one of satellites and epochs."""
+
+        def __init__(self, stored: Any):
+            self.stored = stored
+            self.shape, self.dtype = (*row.shape, *stored.shape[1:]), stored.dtype
+
+        def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+            outer = indexing.IndexingSupport.OUTER
+            return indexing.explicit_indexing_adapter(key, self.shape, outer, self.read)
+
+        def read(self, key: tuple[Any, ...]) -> np.ndarray:
+            return _read(self.stored, row, key)
+
     found = {
         name: Variable(
             ("satellite", "epoch", *array.dims[1:]),
-            indexing.LazilyIndexedArray(_Array(array, row)),
+            indexing.LazilyIndexedArray(Array(array)),
             array.attrs,
             array.encoding,
         )
@@ -23,22 +38,13 @@ def by_satellite(dataset: Dataset, row: np.ndarray) -> Dataset:
     return dataset.drop_vars(list(found)).assign(found)
 
 
-class _Array(BackendArray):
-    """An array of rows as one of satellites and epochs. Each row that is wanted is read once, whoever shares it."""
-
-    def __init__(self, stored: DataArray, row: np.ndarray):
-        self.stored, self.row = stored, row
-        self.shape, self.dtype = (*row.shape, *stored.shape[1:]), stored.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        satellite, epoch, *rest = key
-        rows = self.row[satellite][..., epoch]
-        wanted, place = np.unique(rows, return_inverse=True)
-        among = dict(zip(self.stored.dims[1:], rest))
-        run = len(wanted) > 0 and wanted[-1] - wanted[0] == len(wanted) - 1
-        # A run of rows is read chunk by chunk, others are gathered.
-        where = slice(wanted[0], wanted[-1] + 1) if run else wanted
-        return self.stored.isel(revolution=where, **among).values[place.reshape(rows.shape)]
+def _read(stored: Any, row: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
+    """Some satellites, epochs and whatever else by their own indices. Each row is read once, whoever shares it."""
+    satellite, epoch, *rest = key
+    rows = row[satellite][..., epoch]
+    wanted, place = np.unique(rows, return_inverse=True)
+    run = len(wanted) > 0 and wanted[-1] - wanted[0] == len(wanted) - 1
+    # A run of rows is read chunk by chunk, others are gathered.
+    where = slice(wanted[0], wanted[-1] + 1) if run else wanted
+    among = dict(zip(stored.dims[1:], rest))
+    return stored.isel(revolution=where, **among).values[place.reshape(rows.shape)]

@@ -14,7 +14,7 @@ import numpy as np
 from ..kernels.constants import MU_EARTH
 
 SAMPLES = 24  # states averaged over a revolution; 48 move the shadow's edges by less than 0.1 s
-# Of a set with less than this eccentricity half as many will do, to 0.1 s again.
+# Below this eccentricity half as many will do: they move the edges by less than 1 ms.
 NEARLY_CIRCULAR = 0.1
 BLOCK = 20_000  # states handled at once: their numbers stay in a core's cache
 
