@@ -608,6 +608,17 @@ def test_later_revolutions_are_those_of_later_epochs():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.parametrize("spread", [[], ["spread.radiator_emissivity=0.02", "spread.seed=3"]])
+def test_a_roster_makes_the_revolutions_of_a_fleet(spread):
+    loaded, rows = case_of(*spread), np.array([5, 2, 3, 0])
+    made, fleet = builder.roster(loaded, np.float64), build(loaded, np.float64)
+    assert made.groups * len(made.epochs) == fleet.row.max() + 1
+    some = made.revolutions(rows)
+    assert jax.tree.structure(some) == jax.tree.structure(fleet.revolutions)
+    for one, every in zip(jax.tree.leaves(some), jax.tree.leaves(fleet.revolutions), strict=True):
+        np.testing.assert_array_equal(one, every[rows])
+
+
 # ------------------------------------------------------------------------------------- spread and life
 
 
