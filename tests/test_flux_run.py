@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,11 @@ def finished(tmp_path_factory):
 
 
 def call(*arguments):
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    with pytest.MonkeyPatch.context() as patch:
+        # What the command sets up would have the next test compile its programs again.
+        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
