@@ -9,7 +9,7 @@ import numpy as np
 
 from . import results
 from .drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, dates_across, save
-from .flux import RADIATOR
+from .flux import RADIATOR, FluxSolver
 from .flux_summary import ECLIPSE
 
 MOST_LINES = 1000  # of a picture; of more satellites every second, third ... is shown
@@ -20,7 +20,7 @@ BETA_BINS = np.arange(-90, 92, 2)  # degree
 
 def is_flux_run(run_dir: Path) -> bool:
     """Whether a run directory holds a finished run of fluxes."""
-    return results.attributes(run_dir).get("solves") == "fluxes"
+    return results.attributes(run_dir).get("solves") == FluxSolver.solves
 
 
 def plot(run_dir: Path) -> list[Path]:
@@ -98,18 +98,21 @@ def read(run_dir: Path) -> Season:
         np.maximum.at(longest, epoch, shadow)
     with np.errstate(invalid="ignore"):
         share, mean, eclipsed = (x / weight for x in (bins.reshape(-1, count), minutes, dark))
+    radiator, eclipse, beta = lines.reshape(3, -1, count)
     return Season(
-        title,
-        len(names),
-        [names[first[k]] if alone else f"plane {k + 1}" for k in shown.tolist()],
-        "satellite" if alone else "plane",
-        every,
-        epochs,
-        *lines.reshape(3, -1, count),
-        share,
-        longest,
-        mean,
-        eclipsed,
+        title=title,
+        satellites=len(names),
+        names=[names[first[k]] if alone else f"plane {k + 1}" for k in shown.tolist()],
+        what="satellite" if alone else "plane",
+        every=every,
+        epochs=epochs,
+        radiator=radiator,
+        eclipse=eclipse,
+        beta=beta,
+        beta_share=share,
+        longest=longest,
+        mean=mean,
+        eclipsed=eclipsed,
     )
 
 
