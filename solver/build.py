@@ -97,6 +97,9 @@ class Roster:
     Attributes:
         row, names, plane, epochs, case: As in `Fleet`.
         dtype: Of every leaf of a revolution.
+        elements: Mean elements of planes, or with [spread] of satellites, leaves (groups, epochs), float64.
+        sun: At each epoch.
+        design: Of all, or with [spread] of each satellite.
     """
 
     row: np.ndarray
@@ -105,26 +108,26 @@ class Roster:
     epochs: tuple[datetime, ...]
     case: Case
     dtype: Any
-    _orbits: Orbit  # leaves (planes or satellites, epochs)
-    _sun: constellations.Sun  # at each epoch
-    _design: Design
+    elements: Orbit
+    sun: constellations.Sun
+    design: Design
 
     @property
     def groups(self) -> int:
         """Planes, or with [spread] satellites, that have rows of their own."""
-        return self._orbits.raan.shape[0]
+        return self.elements.raan.shape[0]
 
     def orbits(self, rows: np.ndarray) -> Orbit:
         """Mean elements of some rows, float64."""
-        return jax.tree.map(lambda leaf: leaf.reshape(-1)[rows], self._orbits)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1)[rows], self.elements)
 
     def revolutions(self, rows: np.ndarray) -> Revolution:
         """Revolutions of some rows."""
         group, epoch = np.divmod(rows, len(self.epochs))
         design = None if self.case.spread is None else group
-        sun = jax.tree.map(lambda leaf: leaf[epoch], self._sun)
+        sun = jax.tree.map(lambda leaf: leaf[epoch], self.sun)
         made = _Rows(len(rows), self.dtype, design)
-        return _revolutions(self.case, self._design, made, self.orbits(rows), sun)
+        return _revolutions(self.case, self.design, made, self.orbits(rows), sun)
 
 
 class _Rows:
@@ -201,9 +204,9 @@ def roster(case: Case, dtype: Any = np.float32) -> Roster:
         epochs=instants,
         case=case,
         dtype=np.dtype(dtype),
-        _orbits=jax.tree.map(lambda leaf: leaf[found.plane], found.planes) if distinct else found.planes,
-        _sun=constellations.sun_at(*constellations.dates(instants)),
-        _design=_design(case, n_satellites if distinct else 1),
+        elements=jax.tree.map(lambda leaf: leaf[found.plane], found.planes) if distinct else found.planes,
+        sun=constellations.sun_at(*constellations.dates(instants)),
+        design=_design(case, n_satellites if distinct else 1),
     )
 
 

@@ -45,7 +45,7 @@ class FluxSolver(Program):
     stored = VARIABLES
 
     @staticmethod
-    def fleet(case: Any, dtype: np.dtype) -> build.Roster:
+    def fleet_of(case: Any, dtype: np.dtype) -> build.Roster:
         return build.roster(case, dtype)
 
     @staticmethod

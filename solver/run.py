@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -98,14 +99,18 @@ def run(
     kind = Solver if kind is None else kind
     if precision == "double":
         jax.config.update("jax_enable_x64", True)
-    plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
-    plan["solves"] = kind.solves
+    plan = {
+        "case_hash": cases.case_hash(case),
+        "precision": precision,
+        "version": _version(),
+        "solves": kind.solves,
+    }
     with ExitStack() as held:
         with together(processes):
             held.enter_context(results.claim(out, processes.index))
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
-                fleet = kind.fleet(case, np.dtype(devices.PRECISIONS[precision]))
+                fleet = kind.fleet_of(case, np.dtype(devices.PRECISIONS[precision]))
         rows = row_count(fleet)
         if kept is None:
             size = devices.chunk_rows(rows, chunk, kind.smallest, kind.per_device)
@@ -167,7 +172,7 @@ class Clock:
         setattr(self.wall, self.phase, getattr(self.wall, self.phase) + time.perf_counter() - self.start)
 
 
-class Program:
+class Program(ABC):
     """One compiled program of a fixed number of rows, and the chunks that go through it.
 
     Attributes:
@@ -188,22 +193,22 @@ class Program:
         self._program = None
 
     @staticmethod
-    def fleet(case: Any, dtype: np.dtype) -> Any:
+    @abstractmethod
+    def fleet_of(case: Any, dtype: np.dtype) -> Any:
         """What is solved."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def coordinates(fleet: Any) -> dict[str, Any]:
         """Of the dataset, besides satellites and epochs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def started(self, rows: np.ndarray) -> Iterator[Any]:
         """One chunk of rows at most: yields None when it is under way, then its quantities on the host."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lowered(self) -> Any:
         """The program, lowered for `size` rows."""
-        raise NotImplementedError
 
     def chunks(self, starts: Iterable[int], count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """First row and quantities of the chunks of `count` rows at most that begin at `starts`.
@@ -260,7 +265,7 @@ class Solver(Program):
         self._params, self._state = _leaves(fleet.params, -1), _leaves(fleet.state, -1)
 
     @staticmethod
-    def fleet(case: Any, dtype: np.dtype) -> Any:
+    def fleet_of(case: Any, dtype: np.dtype) -> Any:
         return build.build(case, dtype)
 
     @staticmethod
