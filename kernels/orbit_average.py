@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .eclipse import shadow_times, sunlit_fraction
-from .environment import albedo, earth_infrared, solar
+from .environment import albedo, albedo_factor_pairs, earth_infrared, solar, view_factor_pairs
 from .numerics import find_root
 from .orbit import Orbit, kepler, mean_anomaly_at, mean_motion, noon_true_anomaly, position_at_time
+from .pytree import pytree
 
 # Gauss-Legendre nodes in a crossing of the penumbra.
 PENUMBRA_NODES = 12
@@ -132,3 +134,91 @@ def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights on 0..1."""
     x, weight = np.polynomial.legendre.leggauss(n)
     return (x + 1) / 2, weight / 2
+
+
+@pytree
+class Fluxes:
+    """Of one revolution, rows on the last axis of every leaf if there are several.
+
+    Faces: body +x, -x, +y, -y, +z, -z, radiator 0, radiator 1, array cell side, array back.
+
+    Attributes:
+        period: [s].
+        beta: Angle of the Sun above the orbit plane [rad].
+        eclipse_fraction: Mean hidden part of the solar disc [-].
+        umbra_seconds, penumbra_seconds: Of a revolution, both crossings [s].
+        incident: Mean [solar, albedo, infrared] on each face [W/m2].
+        peak, least: Its greatest and least over the revolution [W/m2].
+        absorbed: Mean absorbed by each face [W/m2].
+        absorbed_peak, absorbed_least: Greatest and least over the revolution [W/m2].
+    """
+
+    period: Float[Array, ""]
+    beta: Float[Array, ""]
+    eclipse_fraction: Float[Array, ""]
+    umbra_seconds: Float[Array, ""]
+    penumbra_seconds: Float[Array, ""]
+    incident: Float[Array, "3 10"]
+    peak: Float[Array, "3 10"]
+    least: Float[Array, "3 10"]
+    absorbed: Float[Array, "10"]
+    absorbed_peak: Float[Array, "10"]
+    absorbed_least: Float[Array, "10"]
+
+
+def fleet_fluxes(revolutions: Any, nodes: int = 32) -> Fluxes:
+    """Means and extremes over each of many revolutions, at the middle of steps that straddle no shadow edge.
+
+    Args:
+        revolutions: `revolution.Revolution`, rows on the first axis of every leaf.
+        nodes: Steps. Static.
+    """
+    return jax.vmap(lambda one: _fluxes(one, nodes), out_axes=-1)(revolutions)
+
+
+def _fluxes(revolution: Any, nodes: int) -> Fluxes:
+    from .revolution import _instant, fewest_steps, geometry, step_times
+
+    found = geometry(revolution)
+    ends = step_times(revolution, max(nodes, fewest_steps(revolution.demand_edges.shape[0])))
+    weight = jnp.diff(ends) / ends[-1]
+    instants = jax.vmap(lambda t: _instant(revolution, t), out_axes=-1)((ends[1:] + ends[:-1]) / 2)
+    sunlit, cos_tilt, cos_zenith, cos_sun, H = instants
+    S = revolution.solar_flux
+
+    def sides(pair):
+        """(10, n): both sides of each plane together."""
+        return jnp.stack(pair, axis=1).reshape(10, -1)
+
+    sun = S * sunlit[None]
+    incident = jnp.stack(
+        [
+            sides((sun * jnp.maximum(cos_sun, 0.0), sun * jnp.maximum(-cos_sun, 0.0))),
+            S * revolution.albedo * sides(albedo_factor_pairs(cos_tilt, cos_zenith, cos_sun, H)),
+            revolution.earth_infrared * sides(view_factor_pairs(cos_tilt, H)),
+        ]
+    )
+    s = revolution.surfaces
+    incident = incident.at[1:, 6:8].multiply(s.radiator_open[None, :, None])
+    if revolution.incident is not None:
+        incident = incident.at[:, 6:8].set(revolution.incident[:, :, None])
+
+    def faces(body, radiator, array):
+        return jnp.concatenate([jnp.broadcast_to(body, (6,)), radiator, array])[:, None]
+
+    alpha = faces(s.body_solar_absorptance, s.radiator_solar_absorptance, s.array_solar_absorptance)
+    emissivity = faces(s.body_emissivity, s.radiator_emissivity, s.array_emissivity)
+    absorbed = alpha * (incident[0] + incident[1]) + emissivity * incident[2]
+    return Fluxes(
+        period=found.period,
+        beta=found.beta,
+        eclipse_fraction=found.eclipse_fraction,
+        umbra_seconds=found.umbra_seconds,
+        penumbra_seconds=found.penumbra_seconds,
+        incident=jnp.sum(incident * weight[None, None], axis=-1),
+        peak=jnp.max(incident, axis=-1),
+        least=jnp.min(incident, axis=-1),
+        absorbed=jnp.sum(absorbed * weight[None], axis=-1),
+        absorbed_peak=jnp.max(absorbed, axis=-1),
+        absorbed_least=jnp.min(absorbed, axis=-1),
+    )

@@ -23,8 +23,7 @@ from ..kernels import march, revolution
 from . import build
 from .figures import HEADLINES
 from .quantities import quantities
-from .reductions import Count, Extreme, reduce
-from .results import NOT_RUN
+from .reductions import Extreme, Reached, reduce
 from .run import Clock, Joined, first_place, orbit_mean
 
 BATCH = 8  # rows; no less than there are headlines
@@ -82,9 +81,9 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     nodes = tuple(fleet.params.network.names)
     figures = [one for one in HEADLINES if one.there(outcome.scalars, nodes)]
     worst = [Extreme(partial(one.badness, nodes=nodes), _converged) for one in figures]
-    reached = Count(lambda scalars: scalars["status"] != NOT_RUN)
+    reached = Reached()
     reduce(outcome, reached, *worst)
-    if reached.count < np.size(fleet.row):
+    if reached.count < outcome.rows:
         return None
     rows = [one.row for one in worst if one.row is not None]
     if not rows:

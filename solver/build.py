@@ -1,11 +1,12 @@
 """From a case to the pytrees that the kernels take: the one place where units convert.
 
     fleet = build(case, np.float32)
+    some = rows_of(roster(case, np.float32).revolutions, rows, 0)
 
 Rows are distinct revolutions: plane x epoch, or satellite x epoch where [spread] makes every satellite its
-own, epochs fastest. Leaves are host arrays, constant ones without copies; with [spread] those that are not constant
-are `Gathered` from what satellites, planes and epochs have: a fleet of twenty million rows costs little before it
-runs. `rows_of` takes some.
+own, epochs fastest. Leaves are host arrays, constant ones without copies. Those that are not constant are `Gathered`
+from what satellites, planes and epochs have, in a roster and in a fleet with [spread]: one of twenty million rows
+costs little before it runs. `rows_of` takes some.
 """
 
 import math
@@ -53,32 +54,26 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What a run solves.
+class Roster:
+    """The distinct revolutions of a case, and the satellites and epochs that they stand for.
 
     Attributes:
         revolutions: kernels.revolution.Revolution, rows on the first axis of every leaf.
-        params: kernels.satellite.Params, rows on the last axis.
-        state: kernels.satellite.State at the start, rows on the last axis.
         group: Which satellites share their rows: those with the same number, (n_satellites,). Row
             group x epochs + epoch is that of all of a group.
         names: Of the satellites.
         plane: Of each satellite, (n_satellites,).
         epochs: Instants, UTC: the middle of each revolution.
-        mass_kg: Of one satellite.
         case: Where it came from.
         orbits: Mean elements of each row at its epoch, float64, leaves (rows,).
         dates: Two-part Julian dates TT of the epochs.
     """
 
     revolutions: Revolution
-    params: Params
-    state: State
     group: np.ndarray
     names: tuple[str, ...]
     plane: np.ndarray
     epochs: tuple[datetime, ...]
-    mass_kg: float
     case: Case
     orbits: Orbit
     dates: tuple[np.ndarray, np.ndarray]
@@ -88,6 +83,26 @@ class Fleet:
         """Row that holds each satellite at each epoch, (n_satellites, n_epochs)."""
         epochs = np.arange(len(self.epochs), dtype=np.int32)
         return self.group.astype(np.int32)[:, None] * len(epochs) + epochs
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of every leaf of a revolution."""
+        return self.revolutions.sun_distance.dtype
+
+
+@dataclass(frozen=True)
+class Fleet(Roster):
+    """A case as arrays in SI, ready for the kernels.
+
+    Attributes:
+        params: kernels.satellite.Params, rows on the last axis.
+        state: kernels.satellite.State at the start, rows on the last axis.
+        mass_kg: Of one satellite.
+    """
+
+    params: Params
+    state: State
+    mass_kg: float
 
 
 @dataclass(frozen=True)
@@ -174,19 +189,19 @@ class _Rows:
     def designs_last(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the last."""
         value = np.asarray(value, self.dtype)
-        return self._gathered(value, self._satellite, -1) if self.distinct else self.last(value[0])
+        return Gathered(value, self._satellite, self.n, -1) if self.distinct else self.last(value[0])
 
     def designs_first(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the first."""
         value = np.asarray(value, self.dtype)
-        return self._gathered(value, self._satellite, 0) if self.distinct else self.first(value[0])
+        return Gathered(value, self._satellite, self.n, 0) if self.distinct else self.first(value[0])
 
     def _satellite(self, row: np.ndarray) -> np.ndarray:
         return row // self.n_epochs
 
     def epochs_first(self, value: np.ndarray) -> Any:
         """One entry for each epoch on the first axis, to rows on the first."""
-        return self._gathered(value.astype(self.dtype), lambda row: row % self.n_epochs, 0)
+        return Gathered(value.astype(self.dtype), lambda row: row % self.n_epochs, self.n, 0)
 
     def planes_first(self, value: np.ndarray, dtype: Any = None) -> Any:
         """One for each plane at each epoch, to rows on the first axis; in float64 where the run's is not wanted."""
@@ -194,12 +209,7 @@ class _Rows:
         def entry(row):
             return self.plane[row // self.n_epochs] * self.n_epochs + row % self.n_epochs
 
-        return self._gathered(value.reshape(-1).astype(dtype or self.dtype), entry, 0)
-
-    def _gathered(self, entries: np.ndarray, index: Callable[[np.ndarray], np.ndarray], axis: int) -> Any:
-        leaf = Gathered(entries, index, self.n, axis)
-        # Planes are few: only rows of satellites are worth the gathering.
-        return leaf if self.distinct else np.asarray(leaf)
+        return Gathered(value.reshape(-1).astype(dtype or self.dtype, copy=False), entry, self.n, 0)
 
 
 def build(case: Case, dtype: Any = np.float32) -> Fleet:
@@ -212,27 +222,44 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
     Raises:
         CaseError: the orbit cannot be met (a beta angle out of reach, element sets that SGP4 cannot carry).
     """
+    listed, design, rows = _listed(case, dtype)
+    if not rows.distinct:
+        # Planes are few: only rows of satellites are worth the gathering.
+        revolutions, orbits = jax.tree.map(np.asarray, (listed.revolutions, listed.orbits))
+        listed = replace(listed, revolutions=revolutions, orbits=orbits)
+    params = _params(case, design, rows)
+    state = _state(case, params, rows)
+    return Fleet(**vars(listed), params=params, state=state, mass_kg=masses(case)["total"])
+
+
+def roster(case: Case, dtype: Any = np.float32) -> Roster:
+    """The revolutions of a case without design and state: what orbits, Sun and fluxes need.
+
+    Arguments and errors are those of `build`.
+    """
+    return _listed(case, dtype)[0]
+
+
+def _listed(case: Case, dtype: Any) -> tuple[Roster, Design, _Rows]:
+    """The roster of a case, and the designs and rows that it was made with."""
     found = constellations.constellation(case)
     instants = constellations.epochs(case)
+    dates = constellations.dates(instants)
     distinct = case.spread is not None
     plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
     rows = _Rows(plane, len(instants), dtype, distinct)
     design = _design(case, len(plane) if distinct else 1)
-    params = _params(case, design, rows)
-    dates = constellations.dates(instants)
-    return Fleet(
+    listed = Roster(
         revolutions=_revolutions(case, design, rows, found.planes, dates),
-        params=params,
-        state=_state(case, params, rows),
         group=np.arange(len(found.names)) if distinct else found.plane,
         names=found.names,
         plane=found.plane,
         epochs=instants,
-        mass_kg=masses(case)["total"],
         case=case,
         orbits=jax.tree.map(lambda leaf: rows.planes_first(leaf, np.float64), found.planes),
         dates=dates,
     )
+    return listed, design, rows
 
 
 def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
@@ -250,7 +277,7 @@ def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
     day, fraction = fleet.dates
     dates = timescale.shift_date(day[epoch], fraction[epoch], seconds)
     sky = _sky(fleet.case, constellations.drift(orbits, seconds), dates)
-    return replace(now, **jax.tree.map(lambda leaf: leaf.astype(now.sun_distance.dtype), sky))
+    return replace(now, **jax.tree.map(lambda leaf: leaf.astype(fleet.dtype), sky))
 
 
 def _sky(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:

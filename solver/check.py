@@ -19,7 +19,7 @@ from . import build, devices
 from . import case as cases
 from . import constellation as constellations
 from .quantities import FACES, SCALARS, SOURCES, VARIABLES, celsius, kept
-from .run import Solver, Walls, new_solver, row_count
+from .run import Solver, Walls, row_count
 from .schema import Section
 
 YEAR_DAYS = 366
@@ -167,7 +167,7 @@ def planned(case: Any, fleet: build.Fleet, measure: bool) -> dict[str, str]:
     device's memory, and how long the rows take at that rate.
     """
     rows, wall = row_count(fleet), Walls()
-    solver = new_solver(case, fleet, None, wall, fit=measure)
+    solver = Solver.new(case, fleet, None, wall, fit=measure)
     chunk = min(solver.size, rows)
     count = -(-rows // chunk)
     fitted = "" if measure else ", fewer rows if a device does not hold them"

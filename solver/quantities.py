@@ -145,7 +145,8 @@ SERIES = (
     | {f"{name}_series_kw": Variable(("time",), "kW", text) for name, text in POWERS.items()}
 )
 CELL_SERIES = {"cell_c": Variable(("time", "cell"), "degC", "panel cell temperature")}
-VARIABLES = SCALARS | MAPS | SERIES | CELL_SERIES
+STORED = MAPS | SERIES | CELL_SERIES  # row by row
+VARIABLES = SCALARS | STORED
 
 
 # What only some runs have: with a loop, a battery, a payload, of a search for the periodic orbit.

@@ -5,10 +5,10 @@
 
 A reduction sees every block once, in the order of the rows, and keeps a few numbers, or a few for each satellite,
 plane or epoch. Rows count once for each satellite that shares them, failed rows and rows that were not reached not at
-all unless a reduction says otherwise.
+all unless a reduction says otherwise. `add_all` takes blocks from elsewhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,9 +30,9 @@ class Block:
     """Some successive rows.
 
     Attributes:
-        scalars: One value a row of every scalar, and `asked_kw`, `shed_kw` and `delivered_kw`.
+        scalars: What is known of each row by name, rows first, `status` among it.
         rows: Their numbers.
-        group, epoch: Which satellites they are of, see `build.Fleet.group`, and when.
+        group, epoch: Which satellites they are of, see `build.Roster.group`, and when.
         members: Satellites that share each.
         good: Rows that count: reached, and not failed.
     """
@@ -52,18 +52,28 @@ class Reduction(Protocol):
 
 
 def reduce(outcome: Any, *reductions: Reduction) -> None:
-    """Add every row of a `run.Outcome`, BLOCK at once, to all of them."""
-    if not outcome.scalars:
-        return
-    members, n_epochs = np.bincount(outcome.fleet.group), len(outcome.fleet.epochs)
+    """Add every row of a `run.Outcome`, BLOCK at once, to all of them: its scalars, and `limits.POWERS`."""
+    if outcome.scalars:
+        add_all(outcome.fleet, _blocks(outcome), *reductions)
+
+
+def _blocks(outcome: Any) -> Iterator[tuple[int, Scalars]]:
     for first in range(0, outcome.rows, BLOCK):
-        rows = np.arange(first, min(first + BLOCK, outcome.rows))
-        scalars = _some(outcome.scalars, rows)
-        group, epoch = np.divmod(rows, n_epochs)
-        good = (scalars["status"] != FAILED) & (scalars["status"] != NOT_RUN)
-        # Rows without numbers are masked by large ones.
-        with np.errstate(over="ignore", invalid="ignore"):
-            block = Block(scalars | bounds.powers(scalars), rows, group, epoch, members[group], good)
+        scalars = _some(outcome.scalars, np.arange(first, min(first + BLOCK, outcome.rows)))
+        yield first, scalars | bounds.powers(scalars)
+
+
+def add_all(fleet: Any, values: Iterable[tuple[int, Scalars]], *reductions: Reduction) -> None:
+    """Add blocks of a fleet's rows, each given by its first row and what is known of it, to all of them."""
+    members, n_epochs = np.bincount(fleet.group), len(fleet.epochs)
+    # Rows without numbers are masked by large ones.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first, scalars in values:
+            status = scalars["status"]
+            rows = np.arange(first, first + len(status))
+            group, epoch = np.divmod(rows, n_epochs)
+            good = (status != FAILED) & (status != NOT_RUN)
+            block = Block(scalars, rows, group, epoch, members[group], good)
             for one in reductions:
                 one.add(block)
 
@@ -83,6 +93,17 @@ def names(outcome: Any) -> set[str]:
 def everywhere(scalars: Scalars) -> np.ndarray:
     """All rows."""
     return np.ones(len(scalars["status"]), bool)
+
+
+class Reached:
+    """Rows that were reached, each once: how many, and whether any of them is good."""
+
+    def __init__(self):
+        self.count, self.good = 0, False
+
+    def add(self, block: Block) -> None:
+        self.count += int(np.sum(block.scalars["status"] != NOT_RUN))
+        self.good = self.good or bool(block.good.any())
 
 
 class Extreme:

@@ -1,7 +1,7 @@
 """The run directory: the case, the dataset on Zarr, and what lets a run go on after it was stopped.
 
     case.toml       the resolved case
-    plan.json       what the directory belongs to: case hash, precision, rows, rows a chunk
+    plan.json       what the directory belongs to: case hash, precision, kind of run, rows, rows a chunk
     results.zarr    the dataset; `open_run` reads it
     rows/A-B.npz    one record a row of every scalar, rows A..B-1, and the sizes of the files of their series, after
                     which it is written: the mark of done
@@ -12,7 +12,8 @@
 Extremes, means and totals have the dimensions (satellite, epoch). Maps and time series are stored once for
 each distinct row, dimension `revolution`, since satellites that share a plane share them; `revolution_index`
 (satellite, epoch) says which row is whose. The groups `hottest` and `darkest` hold the series of the
-revolution with the hottest chip and of that with the longest eclipse.
+revolution with the hottest chip and of that with the longest eclipse. A run of fluxes has neither: all its variables
+but the status are stored by rows.
 """
 
 import bisect
@@ -20,7 +21,7 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,7 +72,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plan that the directory was begun with, None if it was not.
 
     Raises:
-        RunDirectoryError: it holds a run of another case, precision or version than `plan`.
+        RunDirectoryError: it holds a run of another case, precision, version or kind than `plan`.
     """
     kept = path / _PLAN
     if not kept.exists():
@@ -81,6 +82,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         ("case_hash", "another case"),
         ("precision", "another precision"),
         ("version", "another dawndusk"),
+        ("solves", "another kind"),
     ):
         if old.get(key) != plan[key]:
             raise RunDirectoryError(
@@ -90,15 +92,22 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     return old
 
 
-def begin(path: Path, fleet: Any, plan: Mapping[str, Any], resolved: str) -> None:
+def begin(
+    path: Path,
+    fleet: Any,
+    plan: Mapping[str, Any],
+    resolved: str,
+    coordinates: Mapping[str, Any] | None = None,
+) -> None:
     """Make the directory ready for a run of `plan`, or for the rest of one, so that its dataset can be read from
-    the first rows on."""
+    the first rows on. Besides satellites and epochs it has `coordinates`, those of `design_coordinates` if None."""
     (path / _ROWS).mkdir(parents=True, exist_ok=True)
     write_text(path / "case.toml", resolved)
     if (path / _PLAN).exists():
         (path / DATASET / _SEAL).unlink(missing_ok=True)
         return
-    _places(fleet).to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
+    places = _places(fleet, coordinates)
+    places.to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
     # Last: only a directory that is complete up to here counts as begun.
     write_text(path / _PLAN, json.dumps(dict(plan), indent=1))
 
@@ -153,17 +162,29 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    """Store a chunk of a run of `rows`, from `first` on: maps and series, then the scalars as the mark.
+def write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any] | None = None,
+) -> None:
+    """Store a chunk of a run of `rows`, from `first` on: row by row what is `stored`, then the rest as the mark.
 
     Processes may write different chunks of one store at once. A kill before the mark loses these rows only: they are
     solved and written again.
 
+    Args:
+        stored: `quantities.Variable` by name; `quantities.STORED` if None.
+
     Raises:
         RunDirectoryError: the disk is full, or does not take it for another reason.
     """
+    from .quantities import STORED
+
     try:
-        _write_rows(path, first, values, rows, chunk)
+        _write_rows(path, first, values, rows, chunk, STORED if stored is None else stored)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RunDirectoryError(
@@ -171,17 +192,22 @@ def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: i
         ) from None
 
 
-def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    from .quantities import SCALARS
-
+def _write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any],
+) -> None:
     status = values["status"]
     count = len(status)
     failed = status == FAILED
-    series = {name: value for name, value in values.items() if name not in SCALARS}
+    series = {name: value for name, value in values.items() if name in stored}
     with filelock.FileLock(path / "arrays.lock"):
         group = _group(path)
         arrays = {
-            name: _array(group, name, ("revolution",), (rows,), (chunk,), value)
+            name: _array(group, name, stored[name], ("revolution",), (rows,), (chunk,), value)
             for name, value in series.items()
         }
     files = {}
@@ -189,7 +215,7 @@ def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: 
         arrays[name][first : first + count] = _masked(value, failed)
         file = f"{name}/{'.'.join([str(first // chunk), *['0'] * (value.ndim - 1)])}"
         files[file] = _size(path / DATASET / file)
-    scalars = {name: _masked(value, failed) for name, value in values.items() if name in SCALARS}
+    scalars = {name: _masked(value, failed) for name, value in values.items() if name not in stored}
     records = np.empty(count, [(name, value.dtype, value.shape[1:]) for name, value in scalars.items()])
     for name, value in scalars.items():
         records[name] = value
@@ -220,13 +246,12 @@ def _group(path: Path) -> Any:
     return zarr.open_group(str(path / DATASET), mode="a", zarr_format=2)
 
 
-def _array(group: Any, name: str, places: tuple, shape: tuple, chunks: tuple, value: np.ndarray) -> Any:
+def _array(
+    group: Any, name: str, variable: Any, places: tuple, shape: tuple, chunks: tuple, value: np.ndarray
+) -> Any:
     """The array of a quantity on the dimensions `places`, of which `value` has some entries on one axis."""
-    from .quantities import VARIABLES
-
     if name in group:
         return group[name]
-    variable = VARIABLES[name]
     floating = np.issubdtype(value.dtype, np.floating)
     return group.create_array(
         name,
@@ -302,9 +327,25 @@ class Scalars(Mapping[str, np.ndarray]):
         return len(self._record.names or ())
 
 
+def read_chunks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """First row and values of some of the quantities that are stored row by row, chunk by chunk of the files.
+
+    Numbers of rows that failed or were not reached are FILL.
+    """
+    group = _group(path)
+    if any(name not in group for name in names):
+        return
+    arrays = {name: group[name] for name in names}
+    rows, size = arrays[names[0]].shape[0], arrays[names[0]].chunks[0]
+    for first in range(0, rows, size):
+        yield first, {name: array[first : first + size] for name, array in arrays.items()}
+
+
 def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, Any]) -> None:
     """Write what has satellites and epochs, region by region, and the attributes; then seal the dataset."""
     import zarr
+
+    from .quantities import SCALARS
 
     group = _group(path)
     for name in set(group.array_keys()) & set(scalars):
@@ -318,7 +359,8 @@ def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, An
         where = where.reshape(-1, places.shape[1])
         for name, value in scalars.take(rows).items():
             chunks = (min(step, len(places)), places.shape[1])
-            _array(group, name, ("satellite", "epoch"), places.shape, chunks, value)[region] = value[where]
+            array = _array(group, name, SCALARS[name], ("satellite", "epoch"), places.shape, chunks, value)
+            array[region] = value[where]
     group.update_attributes(dict(attributes) | versions())
     zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
 
@@ -326,11 +368,9 @@ def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, An
 _EPOCH: dict[str, Any] = {"epoch": {"units": "seconds since 1970-01-01", "dtype": "int64"}}
 
 
-def _places(fleet: Any) -> Any:
+def _places(fleet: Any, coordinates: Mapping[str, Any] | None) -> Any:
     """Dataset of what the fleet's rows stand for, and of the coordinates."""
     import xarray as xr
-
-    from .quantities import FACES, SOURCES
 
     index = {
         "revolution_index": (
@@ -339,15 +379,28 @@ def _places(fleet: Any) -> Any:
             {"units": "1", "long_name": "row of the maps and series that are this satellite's at this epoch"},
         )
     }
-    coordinates = {
-        "satellite": ("satellite", np.asarray(fleet.names, dtype=object), {"long_name": "satellite"}),
+    places = {
+        "satellite": labels("satellite", fleet.names, "satellite"),
         "epoch": ("epoch", _times(fleet.epochs), {"long_name": "epoch, UTC"}),
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object), {"long_name": "thermal node"}),
-        "face": ("face", np.asarray(FACES, dtype=object), {"long_name": "face"}),
-        "source": ("source", np.asarray(SOURCES, dtype=object), {"long_name": "source of incident flux"}),
+    }
+    return xr.Dataset(index, places | dict(design_coordinates(fleet) if coordinates is None else coordinates))
+
+
+def labels(dimension: str, names: Iterable[str], meaning: str) -> tuple[str, np.ndarray, dict[str, str]]:
+    """A coordinate of names."""
+    return dimension, np.asarray(names, dtype=object), {"long_name": meaning}
+
+
+def design_coordinates(fleet: Any) -> dict[str, Any]:
+    """Nodes, faces, sources of flux and panel cells of a run for temperatures."""
+    from .quantities import FACES, SOURCES
+
+    return {
+        "node": labels("node", fleet.params.network.names, "thermal node"),
+        "face": labels("face", FACES, "face"),
+        "source": labels("source", SOURCES, "source of incident flux"),
         **_cells(fleet.params.panel),
     }
-    return xr.Dataset(index, coordinates)
 
 
 def write_featured(
@@ -356,22 +409,18 @@ def write_featured(
     """Store the series and the panel map of one row, given as a batch of one, as a group of their own."""
     import xarray as xr
 
-    from .quantities import FACES, MAPS, SERIES, SOURCES
+    from .quantities import MAPS, SERIES
 
     data = {
         name: (variable.dims, values[name][0], _described(variable))
         for name, variable in (SERIES | MAPS).items()
         if name in values
     }
-    coordinates = {
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object)),
-        "face": ("face", np.asarray(FACES, dtype=object)),
-        "source": ("source", np.asarray(SOURCES, dtype=object)),
-        **_cells(fleet.params.panel),
-    }
     panel = fleet.params.panel
     dataset = xr.Dataset(
-        data, coordinates, attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes}
+        data,
+        design_coordinates(fleet),
+        attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes},
     )
     dataset.to_zarr(path / DATASET, group=group, mode="w", zarr_format=2, consolidated=False)
 
@@ -424,18 +473,27 @@ def open_run(path: Path) -> Any:
     """
     import xarray as xr
 
+    from .by_satellite import by_satellite
+
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     sealed = (store / _SEAL).exists()
     dataset = xr.open_zarr(store, consolidated=sealed)
-    index = dataset["revolution_index"]
+    row = dataset["revolution_index"].values
     if not sealed:
-        row = index.values
         rows = int(row.max()) + 1
         scalars = Scalars(Path(path), rows).take(np.arange(rows))
         dataset = dataset.assign({name: _spread(name, value[row]) for name, value in scalars.items()})
-    return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
+    return by_satellite(dataset.drop_vars("revolution_index"), row)
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Attributes of the dataset of a run directory; none yet of a run that has not been concluded."""
+    store = Path(path) / DATASET
+    if not store.exists():
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
+    return dict(_group(path).attrs)
 
 
 def _spread(name: str, value: np.ndarray) -> tuple:

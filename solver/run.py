@@ -2,12 +2,13 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from ..kernels import march, orbit, revolution, satellite, sun
 from . import build, devices, results
 from . import case as cases
 from .processes import ALONE, Processes, together, wait_for_others
-from .quantities import MAPS, SCALARS, design_fault, fault, quantities
+from .quantities import MAPS, SCALARS, STORED, Variable, design_fault, fault, quantities
 from .reductions import Extreme, reduce
 
 # A headroom search solves 13 factors of payload power for each limit: no chunk is smaller than this.
@@ -58,7 +59,7 @@ class Outcome:
     path: Path
     case: Any
     fleet: Any
-    solver: "Solver"
+    solver: Any
     scalars: Mapping[str, np.ndarray]
     wall: Walls
     solved_now: int
@@ -92,6 +93,7 @@ def run(
     case: Any,
     out: Path,
     *,
+    kind: type["Program"] | None = None,
     precision: str = "single",
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, rows: None,
@@ -102,6 +104,7 @@ def run(
     Args:
         case: `schema.Case`.
         out: Run directory; made if it is not there.
+        kind: What is solved for; `Solver`, if not given.
         precision: "single" or "double".
         chunk: Rows per device solved at once, of a run that begins; as many as `devices` says and memory holds.
         progress: Called with rows done and rows in all, after each chunk.
@@ -111,24 +114,30 @@ def run(
         RunDirectoryError: `out` belongs to another run, or one is at work there.
     """
     wall = Walls()
+    kind = Solver if kind is None else kind
     if precision == "double":
         jax.config.update("jax_enable_x64", True)
-    plan = {"case_hash": cases.case_hash(case), "precision": precision, "version": _version()}
+    plan = {
+        "case_hash": cases.case_hash(case),
+        "precision": precision,
+        "version": _version(),
+        "solves": kind.solves,
+    }
     with ExitStack() as held:
         with together(processes):
             held.enter_context(results.claim(out, processes.index))
             kept = results.kept_plan(out, plan)
             with Clock(wall, "build"):
-                fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+                fleet = kind.fleet_of(case, np.dtype(devices.PRECISIONS[precision]))
         rows = row_count(fleet)
         if kept is None:
-            solver = new_solver(case, fleet, chunk, wall)
+            solver = kind.new(case, fleet, chunk, wall)
             kept = plan | {"rows": rows, "chunk": min(solver.size, rows)}
         else:
-            solver = Solver(case, fleet, devices.even(kept["chunk"]), wall)
+            solver = kind(case, fleet, devices.even(kept["chunk"]), wall)
         with together(processes):
             if processes.first:
-                results.begin(out, fleet, kept, cases.to_toml(case))
+                results.begin(out, fleet, kept, cases.to_toml(case), kind.coordinates(fleet))
         theirs = results.kept_plan(out, plan)
         if theirs != kept:
             raise devices.DeviceError("the processes of the run have devices unlike each other: give --chunk")
@@ -140,7 +149,7 @@ def run(
         try:
             for start, values in solver.chunks(left, kept["chunk"]):
                 with Clock(wall, "run"):
-                    results.write_rows(out, start, values, rows, kept["chunk"])
+                    results.write_rows(out, start, values, rows, kept["chunk"], kind.stored)
                 solved += len(values["status"])
                 marked += len(values["status"])
                 if processes.count > 1 and time.monotonic() - counted > RECOUNT:
@@ -164,14 +173,6 @@ def run(
     )
 
 
-def new_solver(case: Any, fleet: Any, chunk: int | None, wall: Walls, fit: bool = True) -> "Solver":
-    """The solver of a run that begins: of `chunk` rows a device, or of as many as fill and `fit` its memory."""
-    solver = Solver(case, fleet, devices.chunk_rows(row_count(fleet), chunk, SMALLEST_CHUNK), wall)
-    if chunk is None and fit:
-        solver.fit(devices.memory())
-    return solver
-
-
 def _version() -> str:
     from dawndusk import __version__
 
@@ -191,16 +192,52 @@ class Clock:
         setattr(self.wall, self.phase, getattr(self.wall, self.phase) + time.perf_counter() - self.start)
 
 
-class Solver:
-    """One compiled program of a fixed number of rows, and the gathering and padding around it.
+class Program(ABC):
+    """One compiled program of a fixed number of rows, and the chunks that go through it.
 
-    Pytrees cross into the program as lists of leaves with the rows first: one layout to slice and to shard.
+    Attributes:
+        solves: What a run is of, as its plan says.
+        smallest: Rows that a chunk has at least.
+        per_device: Rows of a chunk on one device, by platform.
+        stored: What goes into the dataset row by row; other quantities go into the marks.
     """
+
+    solves: ClassVar[str]
+    smallest: ClassVar[int]
+    per_device: ClassVar[Mapping[str, int]]
+    stored: ClassVar[Mapping[str, Variable]]
 
     def __init__(self, case: Any, fleet: Any, size: int, wall: Walls):
         self.case, self.fleet, self.size, self.wall = case, fleet, size, wall
         self.rows = row_count(fleet)
         self._program = None
+
+    @classmethod
+    def new(cls, case: Any, fleet: Any, chunk: int | None, wall: Walls, fit: bool = True) -> Self:
+        """Of a run that begins: of `chunk` rows a device, or of as many as fill and `fit` its memory."""
+        size = devices.chunk_rows(row_count(fleet), chunk, cls.smallest, cls.per_device)
+        made = cls(case, fleet, size, wall)
+        if chunk is None and fit:
+            made.fit(devices.memory())
+        return made
+
+    @staticmethod
+    @abstractmethod
+    def fleet_of(case: Any, dtype: np.dtype) -> Any:
+        """What is solved."""
+
+    @staticmethod
+    @abstractmethod
+    def coordinates(fleet: Any) -> dict[str, Any]:
+        """Of the dataset, besides satellites and epochs."""
+
+    @abstractmethod
+    def started(self, rows: np.ndarray) -> Iterator[Any]:
+        """One chunk of rows at most: yields None when it is under way, then its quantities on the host."""
+
+    @abstractmethod
+    def _lowered(self) -> Any:
+        """The program, lowered for `size` rows."""
 
     def chunks(self, starts: Iterable[int], count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """First row and quantities of the chunks of `count` rows at most that begin at `starts`.
@@ -209,14 +246,58 @@ class Solver:
         """
         pending = None
         for start in starts:
-            rows = np.arange(start, min(start + count, self.rows))
-            solution = self._solution(rows, series=self.case.run.save != "summary")
+            solution = self.started(np.arange(start, min(start + count, self.rows)))
             next(solution)
             if pending is not None:
                 yield pending[0], next(pending[1])
             pending = (start, solution)
         if pending is not None:
             yield pending[0], next(pending[1])
+
+    def padded(self, rows: np.ndarray) -> np.ndarray:
+        """`size` rows, the last one repeated."""
+        return np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
+
+    def fit(self, memory: int) -> None:
+        """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
+        while self.needed() > memory and self.size > devices.even(self.smallest):
+            self.size = devices.even(max(self.size // 2, self.smallest))
+            self._program = None
+
+    def needed(self) -> int:
+        """Bytes of a device that a chunk needs. Two are on their way at once."""
+        found = self._compiled().memory_analysis()
+        moved = found.argument_size_in_bytes + found.output_size_in_bytes
+        return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
+
+    def _compiled(self) -> Any:
+        if self._program is None:
+            with Clock(self.wall, "compile"):
+                self._program = self._lowered().compile()
+        return self._program
+
+
+class Solver(Program):
+    """Periodic orbits, or successive revolutions: loads, march and quantities.
+
+    Pytrees cross into the program as lists of leaves with the rows first: one layout to slice and to shard.
+    """
+
+    solves = "temperatures"
+    smallest = SMALLEST_CHUNK
+    per_device = devices.ROWS_PER_DEVICE
+    stored = STORED
+
+    @staticmethod
+    def fleet_of(case: Any, dtype: np.dtype) -> Any:
+        return build.build(case, dtype)
+
+    @staticmethod
+    def coordinates(fleet: Any) -> dict[str, Any]:
+        return results.design_coordinates(fleet)
+
+    def started(self, rows: np.ndarray) -> Iterator[Any]:
+        return self._solution(rows, series=self.case.run.save != "summary")
 
     def solve(self, rows: np.ndarray, factor: np.ndarray | None = None, throttle=True, series=False):
         """Quantities of any rows, with the payload power scaled by `factor`, chip throttling on or off.
@@ -233,8 +314,8 @@ class Solver:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _solution(self, rows, factor=None, throttle=True, series=False) -> Iterator[Any]:
-        """One chunk of rows at most, the last one repeated. Yields None when started, then quantities."""
-        padded = np.concatenate([rows, np.full(self.size - len(rows), rows[-1])])
+        """As `started`, with what `solve` changes."""
+        padded = self.padded(rows)
         with Clock(self.wall, "run"):
             params, state = (
                 jax.tree.leaves(build.rows_of(tree, padded, -1))
@@ -258,39 +339,20 @@ class Solver:
             joined.add(_host(values, len(rows), series))
         yield joined.values()
 
-    def fit(self, memory: int) -> None:
-        """Halve the rows solved at once until the program needs less than `memory` bytes of a device."""
-        while self.needed() > memory and self.size > devices.even(SMALLEST_CHUNK):
-            self.size = devices.even(max(self.size // 2, SMALLEST_CHUNK))
-            self._program = None
-
-    def needed(self) -> int:
-        """Bytes of a device that a chunk needs. Two are on their way at once."""
-        found = self._compiled().memory_analysis()
-        moved = found.argument_size_in_bytes + found.output_size_in_bytes
-        return 2 * moved + found.temp_size_in_bytes + found.generated_code_size_in_bytes
-
-    def _compiled(self):
-        if self._program is None:
-            solve, inputs = self._abstract()
-            with Clock(self.wall, "compile"):
-                self._program = devices.sharded(solve).lower(*inputs).compile()
-        return self._program
-
-    def _abstract(self):
-        """What is compiled, and the shapes that it takes."""
+    def _lowered(self) -> Any:
         trees = (self.fleet.revolutions, self.fleet.params, self.fleet.state)
         structures = [jax.tree.structure(tree) for tree in trees]
         run = self.case.run
         solve = partial(solve_rows, structures=structures, mode=run.mode, steps=run.steps, save=run.save)
+        some = [build.rows_of(tree, np.zeros(1, int), axis) for tree, axis in zip(trees, (0, -1, -1))]
+        factor = np.ones(1, self.fleet.dtype)
+        change = tuple(shapes([factor, np.ones(1, bool)], self.size))
+        return devices.sharded(solve).lower(*(shapes(tree, self.size) for tree in some), change)
 
-        def chunk(tree, axis):
-            one = jax.tree.leaves(build.rows_of(tree, np.zeros(1, int), axis))
-            return [jax.ShapeDtypeStruct((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in one]
 
-        inputs = [chunk(tree, axis) for tree, axis in zip(trees, (0, -1, -1))]
-        change = tuple(jax.ShapeDtypeStruct((self.size,), dtype) for dtype in (inputs[1][0].dtype, bool))
-        return solve, [*inputs, change]
+def shapes(tree: Any, rows: int) -> list[jax.ShapeDtypeStruct]:
+    """Of a tree's leaves, with that many rows."""
+    return [jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
 def _host(values: dict[tuple[str, ...], Any], count: int, series: bool) -> dict[str, np.ndarray]:
@@ -456,27 +518,34 @@ def conclude(outcome: Outcome) -> None:
     """
     if not outcome.scalars:
         return
-    fleet, case = outcome.fleet, outcome.case
+    attributes = described(outcome) | {
+        "mode": outcome.case.run.mode,
+        "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
+    }
+    if outcome.accuracy is not None:
+        attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
+    if not outcome.interrupted:
+        _write_featured(outcome, attributes)
+    results.finish(outcome.path, outcome.fleet, outcome.scalars, attributes)
+
+
+def described(outcome: Outcome) -> dict[str, Any]:
+    """Attributes of the dataset of any run: the case, what it was solved for, and what it ran on."""
     attributes = {
-        "title": case.title or "dawndusk run",
+        "title": outcome.case.title or "dawndusk run",
         "Conventions": "CF-1.11",
-        "case_hash": cases.case_hash(case),
-        "mode": case.run.mode,
-        "precision": str(fleet.state.energy.dtype),
+        "case_hash": cases.case_hash(outcome.case),
+        "solves": outcome.solver.solves,
+        "precision": str(outcome.fleet.dtype),
         "device": outcome.devices.get("kind", ""),
         **{name: outcome.devices[key] for name, key in MACHINE.items() if key in outcome.devices},
-        "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
     if outcome.solved_now:
         attributes |= {
             "rows_per_s": round(outcome.rate, 3),
             "compile_s": round(outcome.wall.compile, 3),
         }
-    if outcome.accuracy is not None:
-        attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
-    if not outcome.interrupted:
-        _write_featured(outcome, attributes)
-    results.finish(outcome.path, fleet, outcome.scalars, attributes)
+    return attributes
 
 
 def _write_featured(outcome: Outcome, attributes: dict[str, Any]) -> None:

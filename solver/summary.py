@@ -14,8 +14,8 @@ from . import limits as bounds
 from .figures import FIGURES, SHARE, Breakdown, Spread, worst_satellites
 from .limits import LARGEST_FACTOR, Limit
 from .quantities import OPEN, REASONS
-from .reductions import Count, Extreme, Largest, Of, Scalars, names, reduce
-from .results import FAILED, NOT_RUN, write_text
+from .reductions import Count, Extreme, Largest, Of, Reached, Scalars, names, reduce
+from .results import FAILED, write_text
 from .run import Clock, first_place
 
 MOST_LINES = 12  # of a table by epoch or by plane
@@ -23,6 +23,14 @@ NAMED = 20  # satellites named in a list before it says how many more
 US_DATA_CENTRES_TWH_2023 = 176.0  # 4.4 % of US electricity; Shehabi et al., LBNL 2024
 TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on launch cost
 DAY_H = 24.0
+# Phases of a run, in the order in which they are told.
+PHASES = {
+    "compile": "compile",
+    "run": "run",
+    "headroom": "headroom",
+    "accuracy": "error estimate",
+    "build": "build",
+}
 # Largest of each over the fleet, by the name that the summary gives it.
 ENERGY = {
     "heat_residual": "heat_residual",
@@ -41,7 +49,7 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
     """
     case, fleet = outcome.case, outcome.fleet
     nodes, known = tuple(fleet.params.network.names), names(outcome)
-    reached = Rows(lambda scalars: scalars["status"] != NOT_RUN)
+    reached = Reached()
     failed, open_ended = (Count(_of("status", status), NAMED) for status in (FAILED, NOT_CONVERGED))
     reasons = {text: Count(_of("reason", code), NAMED) for code, text in REASONS.items() if code > 0}
     spreads = [Spread(one, nodes) for one in FIGURES if one.there(known, nodes)]
@@ -63,9 +71,9 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
         "rows": outcome.rows,
         "rows_solved": reached.count,
         "complete": reached.count == outcome.rows,
-        "failed": _who(failed, fleet),
-        "not_converged": _who(open_ended, fleet),
-        "reasons": [{"reason": text} | _who(seen, fleet) for text, seen in reasons.items() if seen.count],
+        "failed": who(failed, fleet),
+        "not_converged": who(open_ended, fleet),
+        "reasons": [{"reason": text} | who(seen, fleet) for text, seen in reasons.items() if seen.count],
     }
     warnings, infeasible = [], []
     if reached.good:
@@ -94,17 +102,6 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
     return found
 
 
-class Rows:
-    """Rows that are `wanted`, each once, and whether any of them is good."""
-
-    def __init__(self, wanted: Of):
-        self.wanted, self.count, self.good = wanted, 0, False
-
-    def add(self, block: Any) -> None:
-        self.count += int(np.sum(self.wanted(block.scalars)))
-        self.good = self.good or bool(block.good.any())
-
-
 def _of(flag: str, value: int) -> Of:
     return lambda scalars: scalars[flag] == value
 
@@ -125,10 +122,10 @@ def write(path: Path, summary: Mapping[str, Any]) -> None:
 
 def _at(fleet: Any, where: tuple[int, int]) -> dict[str, str]:
     satellite, epoch = where
-    return {"satellite": str(fleet.names[satellite]), "epoch": _date(fleet.epochs[epoch])}
+    return {"satellite": str(fleet.names[satellite]), "epoch": date(fleet.epochs[epoch])}
 
 
-def _date(epoch: Any) -> str:
+def date(epoch: Any) -> str:
     return str(np.datetime_as_string(np.datetime64(epoch.replace(tzinfo=None)), unit="m")) + "Z"
 
 
@@ -303,7 +300,7 @@ def _warnings(found, case, neutral: bool) -> list[str]:
     if found["not_converged"]["count"]:
         out.append(
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
-            f" {_listed(found['not_converged'])}"
+            f" {listed(found['not_converged'])}"
         )
     if neutral and case.battery is not None:
         if case.array is not None or case.payload is not None:
@@ -311,7 +308,7 @@ def _warnings(found, case, neutral: bool) -> list[str]:
     return out
 
 
-def _who(seen: Count, fleet: Any) -> dict[str, Any]:
+def who(seen: Count, fleet: Any) -> dict[str, Any]:
     """Satellites and epochs of some rows: how many, and the first of them by name."""
     places = []
     for row in seen.rows:
@@ -323,12 +320,13 @@ def _who(seen: Count, fleet: Any) -> dict[str, Any]:
 def _failures(found: Mapping[str, Any]) -> str:
     """What has failed, by reason."""
     failing = [one for one in found["reasons"] if one["reason"] != REASONS[OPEN]]
-    return "; ".join(f"{one['reason']} ({one['count']:,}): {_listed(one)}" for one in failing)
+    return "; ".join(f"{one['reason']} ({one['count']:,}): {listed(one)}" for one in failing)
 
 
-def _listed(who: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{one['satellite']} at {one['epoch']}" for one in who["first"])
-    more = who["count"] - len(who["first"])
+def listed(seen: Mapping[str, Any]) -> str:
+    """What `who` has found, as text."""
+    text = ", ".join(f"{one['satellite']} at {one['epoch']}" for one in seen["first"])
+    more = seen["count"] - len(seen["first"])
     return text + (f" and {more} more" if more > 0 else "")
 
 
@@ -339,13 +337,7 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
     """Print the summary with rich."""
     from rich.table import Table
 
-    device = summary["device"]
-    head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
-    console.print(f"\n[bold]{head}[/bold], {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
-    if not summary["complete"]:
-        console.print(
-            f"[yellow]interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved[/]"
-        )
+    show_head(summary, f"mode {summary['mode']}", console)
     if "quantities" in summary:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name, justify in (
@@ -374,15 +366,31 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         _show_limits(summary, console, Table)
         _show_fleet(summary["fleet"], console, Table)
         _show_lines(summary, console)
-    wall = summary["wall_s"]
-    rate = f", {summary['rows_per_s']:.3g} revolutions/s" if summary["rows_per_s"] > 0 else ""
+    show_foot(summary, console)
+
+
+def show_head(summary: Mapping[str, Any], kind: str, console: Any) -> None:
+    """Fleet and kind of run."""
+    head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
+    console.print(f"\n[bold]{head}[/bold], {summary['rows']:,} distinct revolutions, {kind}")
+    if not summary["complete"]:
+        console.print(
+            f"[yellow]interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved[/]"
+        )
+
+
+def show_foot(summary: Mapping[str, Any], console: Any) -> None:
+    """Time and machine, and what to beware of."""
+    wall, device = summary["wall_s"], summary["device"]
+    spent = [f"{text} {wall[name]:.2f} s" for name, text in PHASES.items() if name in wall]
+    if summary["rows_per_s"] > 0:
+        spent.insert(2, f"{summary['rows_per_s']:.3g} revolutions/s")
     memory = ""
     if "peak_memory_gib" in device:
         memory = f", {device['peak_memory_gib']:.3g} GiB in use at most"
     console.print(
-        f"wall time: compile {wall['compile']:.2f} s, run {wall['run']:.2f} s{rate},"
-        f" headroom {wall['headroom']:.2f} s, error estimate {wall['accuracy']:.2f} s, build {wall['build']:.2f} s;"
-        f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}{memory}"
+        f"wall time: {', '.join(spent)}; {device.get('count', '?')} x {device.get('kind', '?')},"
+        f" chunks of {device.get('chunk', '?')}{memory}"
     )
     for text in summary["warnings"]:
         console.print(f"[yellow]warning:[/] {text}", highlight=False)
@@ -428,8 +436,8 @@ def _show_fleet(fleet, console, Table) -> None:
             console.print(f"and {len(places) - MOST_LINES} more in summary.json")
     worst = fleet.get("worst_satellites", [])
     if len(worst) > 1:
-        listed = ", ".join(f"{one['satellite']} {one['margin']:+.2f} {one['unit']}" for one in worst)
-        console.print(f"\nnearest to the limit of {fleet['nearest_limit']}: {listed}")
+        nearest = ", ".join(f"{one['satellite']} {one['margin']:+.2f} {one['unit']}" for one in worst)
+        console.print(f"\nnearest to the limit of {fleet['nearest_limit']}: {nearest}")
 
 
 def _show_limits(summary, console, Table) -> None:

@@ -609,6 +609,18 @@ def test_later_revolutions_are_those_of_later_epochs():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.parametrize("spread", [[], ["spread.radiator_emissivity=0.02", "spread.seed=3"]])
+def test_a_roster_has_the_revolutions_of_a_fleet(spread):
+    loaded, rows = case_of(*spread), np.array([5, 2, 3, 0])
+    made, fleet = builder.roster(loaded, np.float64), build(loaded, np.float64)
+    np.testing.assert_array_equal(made.row, fleet.row)
+    for mine, its in ((made.revolutions, fleet.revolutions), (made.orbits, fleet.orbits)):
+        some = rows_of(mine, rows, 0)
+        assert jax.tree.structure(some) == jax.tree.structure(its)
+        for one, every in zip(jax.tree.leaves(some), jax.tree.leaves(its), strict=True):
+            np.testing.assert_array_equal(one, np.asarray(every)[rows])
+
+
 # ------------------------------------------------------------------------------------- spread and life
 
 

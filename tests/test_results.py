@@ -11,7 +11,7 @@ from dawndusk.solver import results
 
 NODES = ("structure", "chip")
 STEPS, CELLS = 5, (4, 6)
-PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1"}
+PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1", "solves": "x"}
 
 
 def make_fleet(row):
@@ -61,6 +61,28 @@ def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
     assert whole["node_c"].dims == ("satellite", "epoch", "time", "node")
     np.testing.assert_array_equal(whole["node_c"].isel(time=0, node=0), fleet.row)
     np.testing.assert_array_equal(whole["panel_hottest_c"].isel(cell=-1), fleet.row)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        {"satellite": 2},
+        {"satellite": [2, 0], "epoch": 1},
+        {"epoch": slice(None, None, -1), "time": slice(1, 3)},
+        {"satellite": slice(0, 0)},
+        {"satellite": [0, 1, 0], "time": 4, "node": [1]},
+    ],
+)
+def test_any_part_of_a_run_is_read_by_satellites(tmp_path, which):
+    """Satellites that share rows, in any order: what is read is what the whole has there."""
+    fleet = make_fleet([[2, 3], [0, 1], [2, 3]])
+    results.begin(tmp_path, fleet, PLAN, "")
+    values = make_values([0, 1, 2, 3])
+    values["node_c"] = np.random.default_rng(3).normal(size=values["node_c"].shape).astype(np.float32)
+    results.write_rows(tmp_path, 0, values, 4, 4)
+    whole = xr.DataArray(values["node_c"][fleet.row], dims=("satellite", "epoch", "time", "node"))
+    lazy = results.open_run(tmp_path)["node_c"].isel(which)
+    np.testing.assert_array_equal(lazy.values, whole.isel(which).values)
 
 
 def test_failed_rows_are_masked_and_the_others_kept(tmp_path):

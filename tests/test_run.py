@@ -19,28 +19,12 @@ from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
 from dawndusk.solver import build, case, devices, quantities, results, run
 from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT, kept
-from jax.experimental.compilation_cache import compilation_cache
 
 # A dawn-dusk year in five epochs, the first with an eclipse, on the coarsest panel.
 SMALL = ("epoch.count=5", "run.steps=32", "run.cells=[4, 6]", "run.save=nodes")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Runs of one shape share a program, as they do through the user's cache."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    )
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("xla")), 0.0, -1)):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in zip(names, before):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def load(*overrides):
