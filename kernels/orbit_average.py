@@ -43,9 +43,9 @@ from .vector import combination, dot
 # continuous across them, so that their motion leaves no more than the quadrature's own error times that derivative.
 FLATTEST = 1e-5
 FULL = 1 - 1e-6  # of the solar disc in view
-# Faces, and the planes of which they are the two sides.
-BODY_FACES = ("+x", "-x", "+y", "-y", "+z", "-z")
-FACES = (*BODY_FACES, "radiator_0", "radiator_1", "array_front", "array_back")
+# Body axes, and faces: those of the body along them, and the two sides of radiator and array.
+AXES = ("+x", "-x", "+y", "-y", "+z", "-z")
+FACES = (*(f"body_{axis}" for axis in AXES), "radiator_0", "radiator_1", "array_front", "array_back")
 
 
 @pytree
@@ -237,9 +237,9 @@ def revolution_fluxes(
         return jnp.concatenate([axes, jnp.stack(more)]) if more else axes
 
     # Plane and side of every face.
-    places, planes = [(k // 2, k % 2) for k in range(len(BODY_FACES))], 3
+    places, planes = [(k // 2, k % 2) for k in range(len(AXES))], 3
     for axis in along:
-        plane, side = (planes, 0) if axis is None else divmod(BODY_FACES.index(axis), 2)
+        plane, side = (planes, 0) if axis is None else divmod(AXES.index(axis), 2)
         planes += axis is None
         places += [(plane, side), (plane, 1 - side)]
 
@@ -353,8 +353,9 @@ def _both(cos_sun: Array) -> Array:
 def _turns(passage: _Passage, normals: Normals, n: int) -> list[Array]:
     """Eccentric anomalies at which the planes turn to or from the Sun, two for each, from `start` on.
 
-    The first two changes of sign among n equal steps, by linear interpolation and one more step with the secant's
-    slope: 1e-6 rad with 32 steps. Points that divide the revolution evenly in place of those that a plane lacks.
+    The first two changes of sign between n points equally spaced all round, by linear interpolation and one more step
+    with the secant's slope: 1e-6 rad with 32. Points that divide the revolution evenly in place of those that a plane
+    lacks.
     """
     step = 2 * math.pi / n
 
@@ -373,19 +374,21 @@ def _turns(passage: _Passage, normals: Normals, n: int) -> list[Array]:
         ]
         return (now, seen + turned.astype(seen.dtype), found), None
 
-    begin = cosines(passage.start)
+    # From half a step before the start on: where an orbit is as its mirror image, planes turn at whole steps.
+    begin = cosines(passage.start - step / 2)
     planes, batch = len(begin), begin.ndim - 1
     even = 2 * math.pi * (np.arange(2 * planes) + 0.5) / (2 * planes)
     even = jnp.asarray(even.reshape(2, planes, *([1] * batch)), begin.dtype) + jnp.zeros_like(begin)[None]
     none = [(even[k], jnp.ones_like(begin)) for k in (0, 1)]
     seen = jnp.zeros(begin.shape, jnp.int32)
-    offsets = jnp.asarray(step * np.arange(1, n + 1), begin.dtype)
+    offsets = jnp.asarray(step * (np.arange(n) + 0.5), begin.dtype)
     (_, seen, found), _ = lax.scan(look, (begin, seen, none), offsets)
 
     def improve(_, guess):
         offset, slope, there, plane = guess
         miss = cosines(passage.start + offset)[plane] / slope
-        return None, passage.start + offset - jnp.where(there, jnp.clip(miss, -step, step), 0.0)
+        offset = offset - jnp.where(there, jnp.clip(miss, -step, step), 0.0)
+        return None, passage.start + jnp.where(offset < 0, offset + 2 * math.pi, offset)
 
     offset, slope = (jnp.concatenate(x) for x in zip(*found))
     there = jnp.concatenate([seen > 0, seen > 1])

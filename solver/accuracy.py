@@ -23,7 +23,7 @@ from ..kernels import march, revolution
 from . import build
 from .figures import HEADLINES
 from .quantities import quantities
-from .results import NOT_RUN
+from .reductions import Extreme, Reached, reduce
 from .run import Clock, Joined, first_place, orbit_mean
 
 BATCH = 8  # rows; no less than there are headlines
@@ -59,8 +59,8 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     None where the case wants none, or rows are still to be solved. `figures` has one entry for each figure, by the
     name that the summary gives it; an error that could not be estimated is None, and `missing` says why.
     """
-    case, fleet, scalars = outcome.case, outcome.fleet, outcome.scalars
-    if not case.run.error_estimate or not scalars or np.any(scalars["status"] == NOT_RUN):
+    case, fleet = outcome.case, outcome.fleet
+    if not case.run.error_estimate or not outcome.scalars:
         return None
     run, missing = case.run, []
     grid = coarser_cells(run.cells, case.radiator.passes)
@@ -78,26 +78,27 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
         "figures": [],
         "missing": missing,
     }
-    good = scalars["status"] == march.CONVERGED
-    if not good.any():
-        missing.append("grid and time step: no revolution has converged")
-    if not good.any() or (grid is None and time is None):
-        return found
     nodes = tuple(fleet.params.network.names)
-    figures = [one for one in HEADLINES if one.there(scalars, nodes)]
-    rows = []
-    for figure in figures:
-        worst = figure.sign * figure.values(scalars, nodes)
-        rows.append(int(np.argmax(np.where(good, worst, -np.inf))))
+    figures = [one for one in HEADLINES if one.there(outcome.scalars, nodes)]
+    worst = [Extreme(partial(one.badness, nodes=nodes), _converged) for one in figures]
+    reached = Reached()
+    reduce(outcome, reached, *worst)
+    if reached.count < outcome.rows:
+        return None
+    rows = [one.row for one in worst if one.row is not None]
+    if not rows:
+        missing.append("grid and time step: no revolution has converged")
+    if not rows or (grid is None and time is None):
+        return found
     distinct = sorted(set(rows))
     place = [distinct.index(row) for row in rows]
     # On a coarser grid its own answer at the run's steps comes first, to compare with.
     steps = ([run.steps] if grid is not None else []) + ([time[0]] if time is not None else [])
     with Clock(outcome.wall, "accuracy"):
         coarse = _solve(case, fleet, distinct, found["cells"], steps, sorted({one.key for one in figures}))
-    for figure, row, k in zip(figures, rows, place):
+    for figure, seen, row, k in zip(figures, worst, rows, place):
         at_steps = figure.values(coarse, nodes)[k::BATCH]
-        fine = float(figure.values(scalars, nodes)[row])
+        fine = seen.of(partial(figure.values, nodes=nodes))
         grid_error = None if grid is None else _richardson(fine, at_steps[0], grid[1])
         reference = fine if grid is None else at_steps[0]
         time_error = None if time is None else _richardson(reference, at_steps[-1], time[1])
@@ -116,6 +117,10 @@ def estimate(outcome: Any) -> dict[str, Any] | None:
     return found
 
 
+def _converged(scalars) -> np.ndarray:
+    return scalars["status"] == march.CONVERGED
+
+
 def _richardson(fine: float, coarse: float, ratio: float) -> float | None:
     error = (float(fine) - float(coarse)) / (ratio**2 - 1)
     return error if np.isfinite(error) else None
@@ -125,11 +130,9 @@ def _solve(case, fleet, rows: list[int], cells, steps: list[int], keys: list[str
     """Some quantities of up to BATCH rows on another grid, with each number of steps in turn, BATCH entries each."""
     padded = np.resize(rows, BATCH)
 
-    def taken(tree, axis):
-        return jax.tree.map(lambda leaf: np.take(leaf, padded, axis), tree)
-
     def repeated(tree):
-        return jax.tree.map(lambda leaf: np.concatenate([leaf] * len(steps), -1), taken(tree, -1))
+        taken = build.rows_of(tree, padded, -1)
+        return jax.tree.map(lambda leaf: np.moveaxis(np.concatenate([leaf] * len(steps)), 0, -1), taken)
 
     params, state = repeated(fleet.params), repeated(fleet.state)
     cells = build.grid(case.radiator.passes, cells)
@@ -138,8 +141,7 @@ def _solve(case, fleet, rows: list[int], cells, steps: list[int], keys: list[str
     program = jax.jit(partial(_coarse, cells=cells, steps=tuple(steps), mode=case.run.mode, keys=tuple(keys)))
     joined = Joined()
     for k in range(case.run.revolutions):
-        revolutions = taken(fleet.revolutions if k == 0 else build.advance(fleet, k), 0)
-        state, found = program(revolutions, params, state)
+        state, found = program(build.advance(fleet, k, padded), params, state)
         joined.add({name: np.moveaxis(np.asarray(value), -1, 0) for name, value in found.items()})
     return joined.values()
 

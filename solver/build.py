@@ -1,14 +1,17 @@
 """From a case to the pytrees that the kernels take: the one place where units convert.
 
     fleet = build(case, np.float32)
+    some = rows_of(roster(case, np.float32).revolutions, rows, 0)
 
 Rows are distinct revolutions: plane x epoch, or satellite x epoch where [spread] makes every satellite its
-own. Leaves are host arrays, constant ones without copies: a fleet of a million rows costs little before it
-runs.
+own, epochs fastest. Leaves are host arrays, constant ones without copies. Those that are not constant are `Gathered`
+from what satellites, planes and epochs have, in a roster and in a fleet with [spread]: one of twenty million rows
+costs little before it runs. `rows_of` takes some.
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -52,34 +55,57 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What a run solves.
+class Roster:
+    """The distinct revolutions of a case, and the satellites and epochs that they stand for.
 
     Attributes:
         revolutions: kernels.revolution.Revolution, rows on the first axis of every leaf.
-        params: kernels.satellite.Params, rows on the last axis.
-        state: kernels.satellite.State at the start, rows on the last axis.
-        row: Row that holds each satellite at each epoch, (n_satellites, n_epochs).
+        group: Which satellites share their rows: those with the same number, (n_satellites,). Row
+            group x epochs + epoch is that of all of a group.
         names: Of the satellites.
         plane: Of each satellite, (n_satellites,).
         epochs: Instants, UTC: the middle of each revolution.
-        mass_kg: Of one satellite.
         case: Where it came from.
         orbits: Mean elements of each row at its epoch, float64, leaves (rows,).
+        dates: Two-part Julian dates TT of the epochs.
         left_out: Of a TLE file, the sets that are not in the fleet, and why: one message for each.
     """
 
     revolutions: Revolution
-    params: Params
-    state: State
-    row: np.ndarray
+    group: np.ndarray
     names: tuple[str, ...]
     plane: np.ndarray
     epochs: tuple[datetime, ...]
-    mass_kg: float
     case: Case
     orbits: Orbit
-    left_out: tuple[str, ...] = ()
+    dates: tuple[np.ndarray, np.ndarray]
+    left_out: tuple[str, ...]
+
+    @property
+    def row(self) -> np.ndarray:
+        """Row that holds each satellite at each epoch, (n_satellites, n_epochs)."""
+        epochs = np.arange(len(self.epochs), dtype=np.int32)
+        return self.group.astype(np.int32)[:, None] * len(epochs) + epochs
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of every leaf of a revolution."""
+        return self.revolutions.sun_distance.dtype
+
+
+@dataclass(frozen=True)
+class Fleet(Roster):
+    """A case as arrays in SI, ready for the kernels.
+
+    Attributes:
+        params: kernels.satellite.Params, rows on the last axis.
+        state: kernels.satellite.State at the start, rows on the last axis.
+        mass_kg: Of one satellite.
+    """
+
+    params: Params
+    state: State
+    mass_kg: float
 
 
 @dataclass(frozen=True)
@@ -92,12 +118,66 @@ class Design:
     power: np.ndarray  # of the payload [W], (designs,)
 
 
-class _Rows:
-    """Arrays with one entry a row, in the run's precision."""
+class Gathered(np.lib.mixins.NDArrayOperatorsMixin):
+    """A leaf with one entry a row, of entries that rows share; numpy takes it for the array that it stands for.
 
-    def __init__(self, n: int, dtype: Any, design: np.ndarray | None):
-        """`design` is the design of each row, None when all rows have the same."""
-        self.n, self.dtype, self.design = n, dtype, design
+    Attributes:
+        entries: What there is, one on the first axis.
+        index: From numbers of rows to entries.
+        rows: How many there are.
+        axis: Of the rows, 0 or -1.
+    """
+
+    def __init__(self, entries: np.ndarray, index: Callable[[np.ndarray], np.ndarray], rows: int, axis: int):
+        self.entries, self.index, self.rows, self.axis = entries, index, rows, axis
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.entries.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rest = self.entries.shape[1:]
+        return (self.rows, *rest) if self.axis == 0 else (*rest, self.rows)
+
+    @property
+    def ndim(self) -> int:
+        return self.entries.ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows, on the first axis."""
+        return self.entries[self.index(rows)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.moveaxis(self.of(np.arange(self.rows)), 0, self.axis).astype(dtype or self.dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = (np.asarray(x) if isinstance(x, Gathered) else x for x in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self)[key]
+
+
+def rows_of(tree: Any, rows: np.ndarray, axis: int) -> Any:
+    """Some rows of a fleet's pytree, whose rows are on `axis` 0 or -1; in what is returned they are on the first."""
+
+    def of(leaf):
+        return leaf.of(rows) if isinstance(leaf, Gathered) else np.moveaxis(leaf, axis, 0)[rows]
+
+    return jax.tree.map(of, tree)
+
+
+class _Rows:
+    """Leaves with one entry a row, in the run's precision."""
+
+    def __init__(self, plane: np.ndarray, n_epochs: int, dtype: Any, distinct: bool):
+        """`plane` of each group of rows; `distinct`: every group is one satellite, of its own design."""
+        self.n, self.dtype = len(plane) * n_epochs, np.dtype(dtype)
+        self.plane, self.n_epochs, self.distinct = plane, n_epochs, distinct
 
     def last(self, value: Any) -> np.ndarray:
         """A constant, rows last; no copies."""
@@ -109,15 +189,30 @@ class _Rows:
         value = np.asarray(value, self.dtype)
         return np.broadcast_to(value, (self.n, *value.shape))
 
-    def designs_last(self, value: np.ndarray) -> np.ndarray:
+    def designs_last(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the last."""
         value = np.asarray(value, self.dtype)
-        return self.last(value[0]) if self.design is None else np.moveaxis(value[self.design], 0, -1)
+        return Gathered(value, self._satellite, self.n, -1) if self.distinct else self.last(value[0])
 
-    def designs_first(self, value: np.ndarray) -> np.ndarray:
+    def designs_first(self, value: np.ndarray) -> Any:
         """One entry for each design on the first axis, to rows on the first."""
         value = np.asarray(value, self.dtype)
-        return self.first(value[0]) if self.design is None else value[self.design]
+        return Gathered(value, self._satellite, self.n, 0) if self.distinct else self.first(value[0])
+
+    def _satellite(self, row: np.ndarray) -> np.ndarray:
+        return row // self.n_epochs
+
+    def epochs_first(self, value: np.ndarray) -> Any:
+        """One entry for each epoch on the first axis, to rows on the first."""
+        return Gathered(value.astype(self.dtype), lambda row: row % self.n_epochs, self.n, 0)
+
+    def planes_first(self, value: np.ndarray, dtype: Any = None) -> Any:
+        """One for each plane at each epoch, to rows on the first axis; in float64 where the run's is not wanted."""
+
+        def entry(row):
+            return self.plane[row // self.n_epochs] * self.n_epochs + row % self.n_epochs
+
+        return Gathered(value.reshape(-1).astype(dtype or self.dtype, copy=False), entry, self.n, 0)
 
 
 def build(case: Case, dtype: Any = np.float32) -> Fleet:
@@ -130,56 +225,82 @@ def build(case: Case, dtype: Any = np.float32) -> Fleet:
     Raises:
         CaseError: the orbit cannot be met (a beta angle out of reach, no element set that SGP4 can carry).
     """
+    listed, design, rows = _listed(case, dtype)
+    if not rows.distinct:
+        # Planes are few: only rows of satellites are worth the gathering.
+        revolutions, orbits = jax.tree.map(np.asarray, (listed.revolutions, listed.orbits))
+        listed = replace(listed, revolutions=revolutions, orbits=orbits)
+    params = _params(case, design, rows)
+    state = _state(case, params, rows)
+    return Fleet(**vars(listed), params=params, state=state, mass_kg=masses(case)["total"])
+
+
+def roster(case: Case, dtype: Any = np.float32) -> Roster:
+    """The revolutions of a case without design and state: what orbits, Sun and fluxes need.
+
+    Arguments and errors are those of `build`.
+    """
+    return _listed(case, dtype)[0]
+
+
+def _listed(case: Case, dtype: Any) -> tuple[Roster, Design, _Rows]:
+    """The roster of a case, and the designs and rows that it was made with."""
     found = constellations.constellation(case)
     instants = constellations.epochs(case)
-    n_satellites, n_epochs = len(found.names), len(instants)
+    dates = constellations.dates(instants)
     distinct = case.spread is not None
     plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
-    orbits = jax.tree.map(lambda leaf: leaf[plane].reshape(-1), found.planes)
-    group = np.arange(n_satellites) if distinct else found.plane
-    row = group[:, None] * n_epochs + np.arange(n_epochs)
-    rows, design = _rows(case, len(orbits.raan), n_epochs, dtype)
-    params = _params(case, design, rows)
-    return Fleet(
-        revolutions=_revolutions(case, design, rows, orbits, *_dates(instants, rows.n)),
-        params=params,
-        state=_state(case, params, rows),
-        row=row,
+    rows = _Rows(plane, len(instants), dtype, distinct)
+    design = _design(case, len(plane) if distinct else 1)
+    listed = Roster(
+        revolutions=_revolutions(case, design, rows, found.planes, dates),
+        group=np.arange(len(found.names)) if distinct else found.plane,
         names=found.names,
         plane=found.plane,
         epochs=instants,
-        mass_kg=masses(case)["total"],
         case=case,
-        orbits=orbits,
+        orbits=jax.tree.map(lambda leaf: rows.planes_first(leaf, np.float64), found.planes),
+        dates=dates,
         left_out=found.left_out,
     )
+    return listed, design, rows
 
 
-def advance(fleet: Fleet, k: int) -> Revolution:
-    """The revolutions of a fleet k periods later: Sun, node and perigee moved on, for transient runs.
+def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
+    """Some revolutions of a fleet, and what has become of them k periods later: Sun, node and perigee moved on.
 
-    Elements drift by the secular J2 rates, those of a TLE file too.
+    Elements drift by the secular J2 rates, those of a TLE file too. Rows on the first axis.
     """
-    n = len(fleet.orbits.raan)
+    now = rows_of(fleet.revolutions, rows, 0)
+    if k == 0:
+        return now
+    orbits = rows_of(fleet.orbits, rows, 0)
     with host_float64():
-        seconds = k * np.asarray(period(jax.numpy.asarray(fleet.orbits.semi_major_axis)))
-    rows, design = _rows(fleet.case, n, len(fleet.epochs), fleet.state.energy.dtype)
-    orbits = constellations.drift(fleet.orbits, seconds)
-    dates = timescale.shift_date(*_dates(fleet.epochs, n), seconds)
-    return _revolutions(fleet.case, design, rows, orbits, *dates)
+        seconds = k * np.asarray(period(jax.numpy.asarray(orbits.semi_major_axis)))
+    epoch = rows % len(fleet.epochs)
+    day, fraction = fleet.dates
+    dates = timescale.shift_date(day[epoch], fraction[epoch], seconds)
+    sky = _sky(fleet.case, constellations.drift(orbits, seconds), dates)
+    return replace(now, **jax.tree.map(lambda leaf: leaf.astype(fleet.dtype), sky))
 
 
-def _rows(case: Case, n: int, n_epochs: int, dtype: Any) -> tuple[_Rows, Design]:
-    """n rows, epochs fastest, and their designs: one for all, or with [spread] one for each satellite."""
-    if case.spread is None:
-        return _Rows(n, np.dtype(dtype), None), _design(case, 1)
-    return _Rows(n, np.dtype(dtype), np.arange(n) // n_epochs), _design(case, n // n_epochs)
-
-
-def _dates(instants: tuple[datetime, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two-part Julian dates TT of every row."""
-    day, fraction = constellations.dates(instants)
-    return np.tile(day, n // len(day)), np.tile(fraction, n // len(day))
+def _sky(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """What a revolution has of its orbit and of its date, by name: orbits of any shape, dates of any."""
+    sun = constellations.sun_at(*dates)
+    e = case.environment
+    flux, given = LEVELS[e.level][0], e.solar_flux_w_m2
+    flux = flux if given is None else given
+    scaled = e.scale_with_distance
+    if scaled is None:
+        scaled = e.level == "nominal" and given is None
+    dated_flux = flux * ((AU / sun.distance) ** 2 if scaled else np.ones_like(sun.distance))
+    return {
+        "orbit": _wrapped(orbits),
+        "sun_hat": sun.direction,
+        "sun_distance": sun.distance,
+        "solar_flux": dated_flux,
+        "earth": _earth(case, sum(dates), flux, dated_flux),
+    }
 
 
 def _unchecked(cls: type[T], **leaves: Any) -> T:
@@ -235,22 +356,12 @@ def _design(case: Case, n: int) -> Design:
 
 
 def _revolutions(
-    case: Case, design: Design, rows: _Rows, orbits: Orbit, day: np.ndarray, fraction: np.ndarray
+    case: Case, design: Design, rows: _Rows, planes: Orbit, dates: tuple[np.ndarray, np.ndarray]
 ) -> Revolution:
-    """All rows' revolutions, at two-part Julian dates TT."""
-    # Rows share epochs: the Sun is computed once for each date.
-    pairs, inverse = np.unique(np.stack([day, fraction], axis=1), axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    sun = constellations.sun_at(pairs[:, 0], pairs[:, 1])
-    distance = sun.distance[inverse]
+    """All rows' revolutions, of planes at epochs of two-part Julian dates TT."""
     e = case.environment
-    flux, albedo, infrared = LEVELS[e.level]
-    given = e.solar_flux_w_m2
-    flux = flux if given is None else given
-    scaled = e.scale_with_distance
-    if scaled is None:
-        scaled = e.level == "nominal" and given is None
-    dated_flux = flux * ((AU / sun.distance) ** 2 if scaled else np.ones_like(sun.distance))
+    _, albedo, infrared = LEVELS[e.level]
+    sky = _sky(case, planes, dates)
     edges, levels, eclipse_demand = _demand(case)
     incident = None
     if e.incident is not None:
@@ -258,13 +369,10 @@ def _revolutions(
         incident = rows.first([i.solar_w_m2, i.albedo_w_m2, i.infrared_w_m2])
     drive = "fixed" if case.array is None else case.array.drive
     axis = None if case.array is None else case.array.axis
-    cast = rows.dtype
     return _unchecked(
         Revolution,
-        orbit=jax.tree.map(lambda leaf: leaf.astype(cast), _wrapped(orbits)),
-        sun_hat=sun.direction[inverse].astype(cast),
-        sun_distance=distance.astype(cast),
-        solar_flux=dated_flux[inverse].astype(cast),
+        orbit=jax.tree.map(rows.planes_first, sky.pop("orbit")),
+        **{name: jax.tree.map(rows.epochs_first, leaf) for name, leaf in sky.items()},
         albedo=rows.first(albedo if e.albedo is None else e.albedo),
         earth_infrared=rows.first(infrared if e.earth_infrared_w_m2 is None else e.earth_infrared_w_m2),
         earth_radius=rows.first(KILO * e.earth_radius_km),
@@ -276,19 +384,15 @@ def _revolutions(
         demand_levels=rows.first(levels),
         eclipse_demand=rows.first(eclipse_demand),
         incident=incident,
-        earth=_earth(case, rows, pairs.sum(axis=1), inverse, flux, dated_flux),
         array_drive=drive,
     )
 
 
-def _earth(
-    case: Case, rows: _Rows, days: np.ndarray, inverse: np.ndarray, flux: float, dated_flux: np.ndarray
-) -> earth.Earth | None:
-    """The Earth of every row, None where it is uniform.
+def _earth(case: Case, days: np.ndarray, flux: float, dated_flux: np.ndarray) -> earth.Earth | None:
+    """The Earth at each date, dates first, None where it is uniform.
 
     Args:
-        days: Distinct Julian dates.
-        inverse: Which of them each row has.
+        days: Julian dates.
         flux: Solar flux before it follows the distance [W/m2].
         dated_flux: Solar flux of each date [W/m2].
 
@@ -317,8 +421,7 @@ def _earth(
                 f"{case.source}: environment.albedo: got {e.albedo:g} with earth = '{e.earth}', which then reflects"
                 f" {brightest:.3g} somewhere; must be <= {e.albedo / brightest:.4g}"
             )
-    zonal = (factor[:, None] * zonal)[inverse].astype(rows.dtype)
-    return _unchecked(earth.Earth, zonal=zonal, tesseral=None, rotation=None)
+    return _unchecked(earth.Earth, zonal=factor[:, None] * zonal, tesseral=None, rotation=None)
 
 
 def earth_months(table: EarthTable) -> np.ndarray:

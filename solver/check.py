@@ -1,6 +1,8 @@
 """What `dawndusk check` shows: the installation, or a case and what follows from it before any march."""
 
+import math
 import re
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -16,10 +18,13 @@ from ..kernels.panel import weighted_fourth
 from . import build, devices
 from . import case as cases
 from . import constellation as constellations
-from .quantities import FACES, SOURCES, celsius
+from .quantities import FACES, SCALARS, SOURCES, VARIABLES, celsius, kept
+from .run import Solver, Walls, row_count
 from .schema import INLINED, Section
 
 YEAR_DAYS = 366
+SAMPLE = 4096  # revolutions whose loads are computed
+MEASURED = 3  # chunks whose time is taken
 # Unit in a case file -> (SI unit, factor, offset)
 _SI = {
     "km": ("m", 1e3, 0.0),
@@ -58,17 +63,19 @@ def show_installation(console: Any) -> None:
         except cases.CaseError as error:
             table.add_row(name, Text(error.lines[0], style="red"), "")
     console.print(table)
-    found = devices.describe()
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     console.print(
-        f"\ndevices: {found['count']} x {found['kind']} ({found['platform']}); "
-        f"chunks of {devices.chunk_rows(10**9):,} rows\n"
-        f"compiled programs: {cache}"
+        f"\ndevices: {_devices()}; chunks of {devices.chunk_rows(10**9):,} rows\ncompiled programs: {cache}"
     )
 
 
-def show_case(case: Any, precision: str, console: Any) -> None:
-    """Every key in its own unit and in SI, and the derived quantities."""
+def _devices() -> str:
+    found = devices.describe()
+    return f"{found['count']} x {found['kind']} ({found['platform']}), {found['memory_gib']:.1f} GiB each"
+
+
+def show_case(case: Any, precision: str, console: Any, measure: bool = False) -> None:
+    """Every key in its own unit and in SI, the derived quantities, and what a run takes; `measure`: see `planned`."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -79,7 +86,8 @@ def show_case(case: Any, precision: str, console: Any) -> None:
     console.print(table)
     console.print()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in derived(case, precision).items():
+    fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
+    for name, text in (derived(case, fleet) | planned(case, fleet, measure)).items():
         table.add_row(name, text)
     console.print(table)
     console.print("\nvalid", style="bold green", end=" ")
@@ -117,19 +125,22 @@ def _si(value: Any, unit: str) -> str:
     return f"{', '.join(numbers)} {name}"
 
 
-def derived(case: Any, precision: str) -> dict[str, str]:
+def derived(case: Any, fleet: build.Fleet) -> dict[str, str]:
     """Period, inclination, beta, eclipses, fluxes and temperature of a case, as text by name."""
-    fleet = build.build(case, np.dtype(devices.PRECISIONS[precision]))
     found = constellations.constellation(case)
+    rows = row_count(fleet)
+    some = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(int))
     loads = jax.jit(jax.vmap(partial(revolution.revolution_loads, n_steps=case.run.steps), out_axes=-1))(
-        fleet.revolutions
+        build.rows_of(fleet.revolutions, some, 0)
     )
     loads = jax.tree.map(np.asarray, loads)
+    params = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), build.rows_of(fleet.params, some, -1))
     period = loads.dt.sum(axis=0)
-    rows, row = len(period), np.asarray(fleet.row)
+    sampled = {"below, of": f"{len(some):,} of them, evenly spread"} if len(some) < rows else {}
     out = {
-        "satellites": f"{row.shape[0]:,} in {found.planes.raan.shape[0]:,} planes, {row.shape[1]} epochs, "
+        "satellites": f"{len(fleet.names):,} in {found.planes.raan.shape[0]:,} planes, {len(fleet.epochs)} epochs, "
         f"{rows:,} distinct revolutions",
+        **sampled,
         "period": _range(period / 60, "min"),
         "inclination": _range(np.degrees(found.planes.inclination), "deg", 4),
         **_season(case),
@@ -144,12 +155,12 @@ def derived(case: Any, precision: str) -> dict[str, str]:
             continue
         parts = [f"{source} {_range(incident[s, f])}" for s, source in enumerate(SOURCES)]
         out[f"mean flux on {face.replace('_', ' ')}"] = ", ".join(parts) + " W/m2"
-    out["equilibrium panel"] = _range(celsius(equilibrium(fleet.params, loads, weight)), "C") + (
+    out["equilibrium panel"] = _range(celsius(equilibrium(params, loads, weight)), "C") + (
         ", with all payload, pump and panel heat spread over it at the orbit-mean load"
     )
-    coolant = fleet.params.coolant
+    coolant = params.coolant
     if coolant is not None and coolant.film is not None:
-        out["tubes"] = _tubes(case, fleet.params)
+        out["tubes"] = _tubes(case, params)
     mass = getattr(fleet, "mass_kg", None)
     if mass:
         out["mass"] = f"{float(mass):,.1f} kg"
@@ -174,6 +185,66 @@ def _earth(case: Any, revolutions: Any) -> dict[str, str]:
         "Earth": f"{text}; {len(z)} latitudes, averaged over longitude, as a series of degree"
         f" {months.shape[2] - 1} with rms errors {off[0]:.2g} and {off[1]:.2g} W/m2"
     }
+
+
+def planned(case: Any, fleet: build.Fleet, measure: bool) -> dict[str, str]:
+    """Devices, chunks and store of a run of a case, as text by name.
+
+    With `measure` its program is compiled, as the run will need it, and solves a few chunks: what a chunk needs of a
+    device's memory, and how long the rows take at that rate.
+    """
+    rows, wall = row_count(fleet), Walls()
+    solver = Solver.new(case, fleet, None, wall, fit=measure)
+    chunk = min(solver.size, rows)
+    count = -(-rows // chunk)
+    fitted = "" if measure else ", fewer rows if a device does not hold them"
+    scalars, others = _row_bytes(case, fleet)
+    places = len(fleet.names) * len(fleet.epochs)
+    out = {
+        "devices": _devices(),
+        "chunks": f"{count:,} of {chunk:,} rows{fitted}",
+        "store": f"{_bytes(scalars * (places + rows) + others * rows)} before compression: {scalars:,} bytes for"
+        f" each satellite and epoch, {scalars + others:,} a revolution",
+    }
+    if measure:
+        seconds = _seconds_a_row(solver, chunk, count)
+        out["memory of a chunk"] = f"{_bytes(solver.needed())} of a device"
+        out["time"] = (
+            f"{_duration(rows * seconds)} at {1 / seconds:,.0f} revolutions/s, measured on {min(count, MEASURED)} "
+            f"chunks; compiled in {wall.compile:.1f} s; summary, error estimate and pictures come on top"
+        )
+    return out
+
+
+def _row_bytes(case: Any, fleet: build.Fleet) -> tuple[int, int]:
+    """Bytes of a row's scalars, and of the maps and series that the case keeps of it."""
+    panel, run = fleet.params.panel, case.run
+    sizes = {"node": len(fleet.params.network.names), "source": len(SOURCES), "face": len(FACES)}
+    sizes |= {"cell": panel.nx * panel.ny, "time": run.steps * run.revolutions}
+    numbers = {name: math.prod(sizes[dim] for dim in VARIABLES[name].dims) for name in kept(case)}
+    scalars = sum(count for name, count in numbers.items() if name in SCALARS)
+    each = fleet.state.energy.dtype.itemsize
+    return each * scalars, each * (sum(numbers.values()) - scalars)
+
+
+def _seconds_a_row(solver: Solver, chunk: int, count: int) -> float:
+    """Of a few chunks spread over the fleet, after one that warms up."""
+    starts = chunk * np.unique(np.linspace(0, count - 1, MEASURED).astype(int))
+    solver.solve(np.arange(chunk))
+    begin = time.perf_counter()
+    solved = sum(len(values["status"]) for _, values in solver.chunks(starts.tolist(), chunk))
+    return (time.perf_counter() - begin) / solved
+
+
+def _bytes(count: float) -> str:
+    unit = max(0, min(4, int(np.log10(max(count, 1)) // 3)))
+    return f"{count / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"
 
 
 def _tubes(case: Any, params: Any) -> str:

@@ -41,6 +41,12 @@ class Device(enum.StrEnum):
     tpu = "tpu"
 
 
+class Only(enum.StrEnum):
+    """Parts of a run."""
+
+    flux = "flux"
+
+
 CaseFile = Annotated[
     str, typer.Argument(metavar="CASE.toml", help="Case file, or the name of a shipped case.")
 ]
@@ -113,6 +119,10 @@ def run(
     case: CaseFile,
     set_: Sets = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<case name> if not given.")] = None,
+    only: Annotated[
+        Only | None,
+        typer.Option(help="Fluxes and eclipses of all satellites at all epochs, no temperatures."),
+    ] = None,
     precision: PrecisionOption = Precision.single,
     device: DeviceOption = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows solved at once on each device.")] = None,
@@ -141,7 +151,7 @@ def run(
         joined = devices.configure(device, precision, cache, join)
         out = out or Path("runs") / Path(case).stem
         with _quiet():
-            code = _run(loaded, out, precision, chunk, joined)
+            code = _run(loaded, out, only, precision, chunk, joined)
     if code:
         raise typer.Exit(code)
 
@@ -161,15 +171,17 @@ def _joining(distributed: bool, *where: Any) -> Any:
     return (lambda: processes.join(*where)) if distributed else (lambda: processes.ALONE)
 
 
-def _run(case: Any, out: Path, precision: str, chunk: int | None, processes: Any) -> int:
-    from . import accuracy, plots, summary
+def _run(case: Any, out: Path, only: Only | None, precision: str, chunk: int | None, processes: Any) -> int:
+    from . import accuracy, flux, flux_summary, plots, summary
     from . import run as runner
 
     console = _console()
+    kind, show = (flux.FluxSolver, flux_summary.show) if only else (runner.Solver, summary.show)
     with _progress(processes.first) as report:
         outcome = runner.run(
             case,
             out,
+            kind=kind,
             precision=precision,
             chunk=chunk,
             progress=report,
@@ -178,13 +190,17 @@ def _run(case: Any, out: Path, precision: str, chunk: int | None, processes: Any
         )
     if not processes.first:
         return INTERRUPTED if outcome.interrupted else 0
-    if not outcome.interrupted:
-        outcome.accuracy = accuracy.estimate(outcome)
-    runner.conclude(outcome)
-    found = summary.summarise(outcome)
+    if only:
+        flux.conclude(outcome)
+        found = flux_summary.summarise(outcome)
+    else:
+        if not outcome.interrupted:
+            outcome.accuracy = accuracy.estimate(outcome)
+        runner.conclude(outcome)
+        found = summary.summarise(outcome)
     summary.write(out, found)
-    pictures = plots.plot(out) if found["complete"] and "quantities" in found else []
-    summary.show(found, console)
+    pictures = plots.plot(out) if found["complete"] and found.keys() & {"quantities", "eclipse"} else []
+    show(found, console)
     names = ", ".join(["results.zarr", "summary.json", "case.toml", *(picture.name for picture in pictures)])
     console.print(f"{out}: {names}")
     for message in found["infeasible"]:
@@ -264,6 +280,10 @@ def check(
     set_: Sets = None,
     precision: PrecisionOption = Precision.single,
     device: DeviceOption = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Compile the case and time a few chunks: memory, rows/s, duration."),
+    ] = False,
 ) -> None:
     """Validate a case and show what it means; without a case, show the shipped cases and the devices."""
     with _readable():
@@ -271,6 +291,8 @@ def check(
         from . import devices
 
         console = _console()
+        if measure and case is None:
+            raise typer.BadParameter("--measure goes with a case")
         loaded = None if case is None else cases.load(case, set_ or ())
         devices.configure(device, precision)
         from . import check as checking
@@ -279,7 +301,7 @@ def check(
             if loaded is None:
                 checking.show_installation(console)
             else:
-                checking.show_case(loaded, precision, console)
+                checking.show_case(loaded, precision, console, measure)
 
 
 @app.command()

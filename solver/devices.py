@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,21 +159,26 @@ def _most_in_use(device: Any) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def chunk_rows(rows: int, per_device: int | None = None, at_least: int = 1) -> int:
+def chunk_rows(
+    rows: int,
+    per_device: int | None = None,
+    at_least: int = 1,
+    full: Mapping[str, int] = ROWS_PER_DEVICE,
+) -> int:
     """Rows that a process solves at once, the same number on each of its devices.
 
-    That number is `per_device` (all rows, if they are fewer), or as many as fill a device; for a small run half its
-    rows, rounded up to a power of two and to whole vector registers. It follows from the run alone, whatever the
-    number of devices: XLA's code for another number of rows rounds differently.
+    That number is `per_device` (all rows, if they are fewer), or as many as fill a device (`full`, by platform); for
+    a small run half its rows, rounded up to a power of two and to whole vector registers. It follows from the run
+    alone, whatever the number of devices: XLA's code for another number of rows rounds differently.
     """
     import jax
 
     count = jax.local_device_count()
     if per_device is not None:
         return min(count * per_device, even(max(rows, 1)))
-    full = ROWS_PER_DEVICE.get(jax.default_backend(), ROWS_PER_DEVICE["gpu"])
+    most = full.get(jax.default_backend(), full["gpu"])
     half = 1 << (max(rows, 2) // 2 - 1).bit_length()
-    return even(max(count * min(full, max(LANES, half)), at_least))
+    return even(max(count * min(most, max(LANES, half)), at_least))
 
 
 def even(rows: int) -> int:

@@ -1,11 +1,13 @@
-"""The figures by which a run is judged, and the fleet seen by them: percentiles, planes, epochs, worst satellites."""
+"""The figures by which a run is judged, and the fleet seen by them: planes, epochs, worst satellites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .limits import Limit
+from .reductions import Extreme, LargestBy, Mean, Percentile, by_epoch, by_group, reduce
 
 WORST = 10  # satellites named
 SHARE = 95  # per cent of the fleet that a percentile is reached by
@@ -37,9 +39,13 @@ class Figure(NamedTuple):
         """What makes the largest the worst."""
         return 1.0 if self.worst == "max" else -1.0
 
-    def there(self, scalars: Mapping[str, np.ndarray], nodes: Sequence[str]) -> bool:
+    def there(self, scalars: Container[str], nodes: Sequence[str]) -> bool:
         """Whether a run has it."""
         return self.key in scalars and self.node in (None, *nodes)
+
+    def badness(self, scalars: Mapping[str, np.ndarray], nodes: Sequence[str]) -> np.ndarray:
+        """The larger the worse."""
+        return self.sign * self.values(scalars, nodes)
 
     def values(self, scalars: Mapping[str, np.ndarray], nodes: Sequence[str]) -> np.ndarray:
         """One value a row, as shown."""
@@ -90,68 +96,78 @@ HEADLINES = tuple(
 )
 
 
-def percentile(values: np.ndarray, figure: Figure) -> float:
-    """What SHARE per cent of the values are no worse than."""
-    return float(np.percentile(values, SHARE if figure.worst == "max" else 100 - SHARE))
+class Spread:
+    """A figure over the fleet: mean, what SHARE per cent are no worse than, and the worst row."""
+
+    def __init__(self, figure: Figure, nodes: Sequence[str]):
+        self.figure, self.of = figure, partial(figure.values, nodes=nodes)
+        self.mean = Mean(self.of)
+        self.percentile = Percentile(self.of, SHARE if figure.worst == "max" else 100 - SHARE)
+        self.worst = Extreme(partial(figure.badness, nodes=nodes))
+
+    def add(self, block: Any) -> None:
+        for part in (self.mean, self.percentile, self.worst):
+            part.add(block)
 
 
-def breakdown(scalars: Mapping[str, np.ndarray], fleet: Any, good: np.ndarray) -> dict[str, Any]:
-    """A fleet by its planes and epochs, with the worst of each headline there.
+class Breakdown:
+    """A fleet by its planes and epochs, with the worst of each headline there."""
 
-    Args:
-        good: Rows that count.
+    def __init__(self, fleet: Any, scalars: Container[str], nodes: Sequence[str]):
+        self.fleet = fleet
+        self.shown = [one for one in HEADLINES if one.there(scalars, nodes)]
+        # Satellites that share their rows are of one plane.
+        groups, first = np.unique(fleet.group, return_index=True)
+        self._planes, self._members = np.unique(fleet.plane, return_counts=True)
+        plane = np.zeros(groups[-1] + 1, int)
+        plane[groups] = np.searchsorted(self._planes, np.asarray(fleet.plane)[first])
+        values = [partial(one.badness, nodes=nodes) for one in self.shown]
+        self._by_plane = [
+            LargestBy(one, lambda block: plane[block.group], len(self._planes)) for one in values
+        ]
+        self._by_epoch = [LargestBy(one, by_epoch, len(fleet.epochs)) for one in values]
 
-    Returns:
-        `headlines`, the labels and units of what is listed; `planes` and `epochs`, each with its worst values in that
-        order, None where no row counts.
-    """
-    row, nodes = np.asarray(fleet.row), tuple(fleet.params.network.names)
-    shown = [one for one in HEADLINES if one.there(scalars, nodes)]
-    plane = np.asarray(fleet.plane)
-    # A row belongs to one plane and one epoch, however many satellites share it.
-    distinct, first = np.unique(row, return_index=True)
-    satellite, epoch = np.unravel_index(first, row.shape)
-    distinct, satellite, epoch = (a[good[distinct]] for a in (distinct, satellite, epoch))
+    def add(self, block: Any) -> None:
+        for part in (*self._by_plane, *self._by_epoch):
+            part.add(block)
 
-    def worst_by(place: np.ndarray, count: int) -> list[list[float | None]]:
-        columns = []
-        for one in shown:
-            worst = np.full(count, -np.inf)
-            np.maximum.at(worst, place, one.sign * one.values(scalars, nodes)[distinct])
-            columns.append([one.sign * value if np.isfinite(value) else None for value in worst.tolist()])
+    def found(self) -> dict[str, Any]:
+        """`headlines`, the labels and units of what is listed; `planes` and `epochs`, each with its worst values in
+        that order, None where no row counts."""
+        return {
+            "headlines": [{"name": one.label, "unit": one.unit} for one in self.shown],
+            "planes": [
+                {"plane": int(k) + 1, "satellites": int(n), "worst": worst}
+                for k, n, worst in zip(self._planes, self._members, self._worst(self._by_plane))
+            ],
+            "epochs": [
+                {"epoch": f"{epoch:%Y-%m-%dT%H:%MZ}", "worst": worst}
+                for epoch, worst in zip(self.fleet.epochs, self._worst(self._by_epoch))
+            ],
+        }
+
+    def _worst(self, parts: list[LargestBy]) -> list[list[float | None]]:
+        columns = [
+            [one.sign * value if row >= 0 else None for value, row in zip(part.largest.tolist(), part.row)]
+            for one, part in zip(self.shown, parts)
+        ]
         return [list(values) for values in zip(*columns)]
 
-    planes, members = np.unique(plane, return_counts=True)
-    return {
-        "headlines": [{"name": one.label, "unit": one.unit} for one in shown],
-        "planes": [
-            {"plane": int(k) + 1, "satellites": int(n), "worst": worst}
-            for k, n, worst in zip(
-                planes, members, worst_by(np.searchsorted(planes, plane[satellite]), len(planes))
-            )
-        ],
-        "epochs": [
-            {"epoch": f"{epoch:%Y-%m-%dT%H:%MZ}", "worst": worst}
-            for epoch, worst in zip(fleet.epochs, worst_by(epoch, row.shape[1]))
-        ],
-    }
 
-
-def worst_satellites(
-    limit: Limit, scalars: Mapping[str, np.ndarray], fleet: Any, good: np.ndarray
-) -> list[dict[str, Any]]:
+def worst_satellites(limit: Limit, outcome: Any) -> list[dict[str, Any]]:
     """The satellites that come nearest to a limit, or furthest past it, each at its worst epoch."""
-    margins = np.where(good, limit.margins(scalars), np.inf)[np.asarray(fleet.row)]
-    epoch = np.argmin(margins, axis=1)
-    least = margins[np.arange(len(margins)), epoch]
-    order = np.argsort(least, kind="stable")[:WORST]
+    fleet = outcome.fleet
+    nearest = LargestBy(lambda scalars: -limit.margins(scalars), by_group, fleet.group.max() + 1)
+    reduce(outcome, nearest)
+    margins, row = -nearest.largest[fleet.group], nearest.row[fleet.group]
+    order = np.argsort(margins, kind="stable")[:WORST]
     return [
         {
             "satellite": str(fleet.names[k]),
-            "margin": float(least[k]),
+            "margin": float(margins[k]),
             "unit": limit.unit,
-            "epoch": f"{fleet.epochs[epoch[k]]:%Y-%m-%dT%H:%MZ}",
+            "epoch": f"{fleet.epochs[row[k] % len(fleet.epochs)]:%Y-%m-%dT%H:%MZ}",
         }
         for k in order.tolist()
-        if np.isfinite(least[k])
+        if row[k] >= 0
     ]

@@ -153,6 +153,15 @@ def needed_kw(scalars: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.sum([scalars[name] for name in names], axis=0)
 
 
+POWERS = ("asked_kw", "shed_kw", "delivered_kw")
+
+
+def powers(scalars: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """POWERS: what the bus was asked for, lacked, and gave."""
+    needed, shed = needed_kw(scalars), shed_kw(scalars)
+    return dict(zip(POWERS, (needed, shed, needed - shed - scalars["payload_throttled_kw"])))
+
+
 def sheds(scalars: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rows whose bus lacks power at some time."""
     return shed_kw(scalars) > SHED_SHARE * needed_kw(scalars)

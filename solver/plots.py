@@ -1,45 +1,19 @@
 """Pictures of a run directory: one revolution, the panel at its hottest, the fleet over the year."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import results
+from . import flux_plots, results
+from .drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, dates_across, drawing, save
 
-# Okabe and Ito's colours: told apart by colour-blind readers, and in grey.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#5A5A5A",
-)
 LEAST_FLUX = 1.0  # W/m2; less is not drawn
-_STYLE = {
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "text.parse_math": False,  # a dollar in a title is a dollar
-}
 
 
 def plot(run_dir: Path) -> list[Path]:
     """Draw every picture that the run has data for; returns their paths."""
-    with _drawing():
+    with drawing():
+        if flux_plots.is_flux_run(run_dir):
+            return flux_plots.plot(run_dir)
         darkest = results.open_featured(run_dir, results.DARKEST)
         made = [draw_revolution(darkest, run_dir / "revolution.png")]
         hottest = results.open_featured(run_dir, results.HOTTEST)
@@ -48,24 +22,6 @@ def plot(run_dir: Path) -> list[Path]:
         if dataset.sizes["epoch"] > 1:
             made.append(draw_fleet(dataset, run_dir / "fleet.png"))
     return made
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    import matplotlib
-
-    # A file, never a window: runs are started on machines without a screen.
-    matplotlib.use("Agg")
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def _save(figure: Any, path: Path) -> Path:
-    import matplotlib.pyplot as plt
-
-    figure.savefig(path)
-    plt.close(figure)
-    return path
 
 
 def draw_revolution(data: Any, path: Path) -> Path:
@@ -96,7 +52,7 @@ def draw_revolution(data: Any, path: Path) -> Path:
     axes[-1].set_xlabel("minutes from orbit noon")
     axes[-1].set_xlim(minutes[0], minutes[-1])
     figure.align_ylabels(axes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _shade(axis: Any, data: Any, minutes: Any) -> None:
@@ -218,12 +174,11 @@ def draw_panel(data: Any, path: Path) -> Path:
         f"one strip of the radiator at its hottest, {strip.min():.1f} to {strip.max():.1f} C"
     )
     figure.colorbar(image, ax=axis, label="temperature [C]", pad=0.02)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_fleet(data: Any, path: Path) -> Path:
     """Eclipse, peak chip temperature and delivered compute over the epochs: median and range of the fleet."""
-    import matplotlib.dates as mdates
     import matplotlib.pyplot as plt
 
     nodes = data["node"].values.tolist()
@@ -259,8 +214,6 @@ def draw_fleet(data: Any, path: Path) -> Path:
     )
     if data.sizes["satellite"] > 1:
         axes[0].legend(loc="upper right", ncols=2)
-    locator = mdates.AutoDateLocator()
-    axes[-1].xaxis.set_major_locator(locator)
-    axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    dates_across(axes[-1])
     figure.align_ylabels(axes)
-    return _save(figure, path)
+    return save(figure, path)

@@ -3,10 +3,14 @@
 A row is one distinct revolution. `VARIABLES` lists all that the dataset holds; `quantities` fills it.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from ..kernels.constants import NOT_FINITE
 from ..kernels.march import RUNAWAY
 from ..kernels.panel import pipe_transport
 
@@ -19,11 +23,12 @@ _KWH = 3.6e6  # J
 
 
 class Variable(NamedTuple):
-    """Dimensions after the row, unit and meaning."""
+    """Dimensions after the row, unit and meaning; of a flag what each of its numbers says."""
 
     dims: tuple[str, ...]
     unit: str
     meaning: str
+    flags: Mapping[int, str] = MappingProxyType({})
 
 
 def _powers() -> dict[str, str]:
@@ -54,9 +59,22 @@ _TEMPERATURES = {
     "fluid_radiator_out": "coolant out of the radiator",
 }
 
+STATUS = {-1: "not run", 0: "converged", 1: "not converged", 2: "failed"}
+# Why a row has failed or has not converged. Where several hold, the largest.
+NO_REASON, OPEN, LOST, HOT, DECAYED, UNKNOWN_INPUT = range(6)
+REASONS = {
+    NO_REASON: "none",
+    OPEN: "periodic state not reached",
+    LOST: "not finite",
+    HOT: "thermal runaway",
+    DECAYED: "decayed orbit",
+    UNKNOWN_INPUT: "input not finite",
+}
+
 # One value a row. Temperatures are extremes over the revolution unless the name says mean.
 SCALARS = {
-    "status": Variable((), "1", "0 converged, 1 not converged, 2 not finite, below 0 K or thermal runaway"),
+    "status": Variable((), "1", "whether the row was solved", STATUS),
+    "reason": Variable((), "1", "why the row has failed or has not converged", REASONS),
     "iterations": Variable((), "1", "iterations of the periodic solve"),
     "closure_k": Variable((), "K", "largest |T(P) - T(0)| over cells and nodes"),
     "distance_k": Variable((), "K", "distance to the periodic state that the closure implies"),
@@ -127,7 +145,34 @@ SERIES = (
     | {f"{name}_series_kw": Variable(("time",), "kW", text) for name, text in POWERS.items()}
 )
 CELL_SERIES = {"cell_c": Variable(("time", "cell"), "degC", "panel cell temperature")}
-VARIABLES = SCALARS | MAPS | SERIES | CELL_SERIES
+STORED = MAPS | SERIES | CELL_SERIES  # row by row
+VARIABLES = SCALARS | STORED
+
+
+# What only some runs have: with a loop, a battery, a payload, of a search for the periodic orbit.
+_LOOP = (
+    "coolant_max_c",
+    "coolant_min_c",
+    "supply_max_c",
+    "supply_min_c",
+    "bypass_min",
+    "bypass_max",
+    "bypass",
+)
+_LOOP += tuple(f"{name}_series_c" for name in _TEMPERATURES if name.startswith("fluid"))
+_BATTERY = ("soc_min", "soc_max", "depth_of_discharge", "revolutions_to_floor", "state_of_charge")
+_PAYLOAD = ("compute_kwh_day", "compute_percent", "payload_peak_kw")
+_CYCLE = ("iterations", "closure_k", "distance_k", "slowest_h", "power_deficit", "neutral_charge")
+
+
+def kept(case: Any) -> tuple[str, ...]:
+    """The variables that a run of a case keeps."""
+    parts = ((case.loop, _LOOP), (case.battery, _BATTERY), (case.payload, _PAYLOAD))
+    lacking = {name for part, names in parts if part is None for name in names}
+    if case.run.mode == "transient":
+        lacking |= set(_CYCLE)
+    series = {"summary": {}, "nodes": SERIES, "cells": SERIES | CELL_SERIES}[case.run.save]
+    return tuple(name for name in SCALARS | MAPS | series if name not in lacking)
 
 
 def celsius(kelvin: Any) -> Any:
@@ -135,7 +180,27 @@ def celsius(kelvin: Any) -> Any:
     return kelvin - _ZERO_CELSIUS
 
 
-def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]:
+def fault(revolution) -> Any:
+    """What no march can mend of one `kernels.revolution.Revolution`: NO_REASON, DECAYED or UNKNOWN_INPUT.
+
+    A perigee below the ground is a decayed orbit; elements, Sun or surfaces that are not finite are unknown.
+    """
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(revolution)]))
+    orbit = revolution.orbit
+    above = orbit.semi_major_axis * (1 - orbit.eccentricity) > revolution.earth_radius
+    return jnp.where(finite, jnp.where(above, NO_REASON, DECAYED), UNKNOWN_INPUT)
+
+
+def design_fault(params) -> Any:
+    """The same of designs, `kernels.satellite.Params`, rows last: UNKNOWN_INPUT where one has no number.
+
+    Infinity is one: a bond without resistance.
+    """
+    unknown = [jnp.any(jnp.isnan(leaf), tuple(range(leaf.ndim - 1))) for leaf in jax.tree.leaves(params)]
+    return jnp.where(jnp.any(jnp.stack(unknown), 0), UNKNOWN_INPUT, NO_REASON)
+
+
+def quantities(params, beta, loads, cycle, record, cells=None, faults=None) -> dict[str, Any]:
     """Everything of `VARIABLES` that a row has, rows on the last axis.
 
     Args:
@@ -145,6 +210,7 @@ def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]
         cycle: `kernels.march.Cycle`, or None in a transient run.
         record: `kernels.march.Record`, steps first.
         cells: (steps, nx, ny, B) panel temperatures [K], where they are to be kept.
+        faults: Reasons known from the input, as `fault` gives them; None where it is known to be good.
 
     What the satellite lacks (payload, loop, battery) is left out.
     """
@@ -240,7 +306,7 @@ def quantities(params, beta, loads, cycle, record, cells=None) -> dict[str, Any]
             ),
             "payload_peak_kw": jnp.max(jnp.where(real, record.payload_power, 0), 0) / 1e3,
         }
-    q["status"] = _status(q)
+    q |= _judged(q, record, faults)
     q |= _series(loads, record, has_loop)
     if has_battery:
         q["state_of_charge"] = charge
@@ -267,8 +333,8 @@ def _series(loads, record, has_loop: bool) -> dict[str, Any]:
     return q
 
 
-def _status(q: dict[str, Any]) -> Any:
-    """The solver's status, raised to 2 where a number is not finite or a temperature is below 0 K or past bounds."""
+def _judged(q: dict[str, Any], record, faults) -> dict[str, Any]:
+    """Status and reason: the solver's, and failed for every reason but OPEN."""
     # Whatever is not finite anywhere shows in one of these: extremes and totals pass it on.
     names = ("node_max_c", "node_min_c")
     alone = (
@@ -280,11 +346,21 @@ def _status(q: dict[str, Any]) -> Any:
         "payload_power_kw",
     )
     checked = jnp.concatenate([*(q[name] for name in names), jnp.stack([q[name] for name in alone])])
+    # Below 0 K no number means anything, finite as it may be.
     coldest = jnp.minimum(q["panel_min_c"], jnp.min(q["node_min_c"], 0))
-    possible = (coldest >= celsius(0.0)) & (q["panel_max_c"] < celsius(RUNAWAY))
-    sound = jnp.all(jnp.isfinite(checked), 0) & possible
-    status = q.get("status")
-    return jnp.where(sound, 0 if status is None else status, 2)
+    finite = jnp.all(jnp.isfinite(checked), 0) & (coldest >= celsius(0.0))
+    solved = q.get("status", jnp.zeros(finite.shape, jnp.int32))
+    # Step by step: what is not a number any more has run away before.
+    hot = jnp.any(record.panel_max > RUNAWAY, 0) | jnp.any(record.nodes > RUNAWAY, (0, 1))
+    if "distance_k" in q:
+        # The search gives up what heads so far.
+        hot = hot | (q["distance_k"] > RUNAWAY)
+    reason = jnp.where(finite, solved, LOST)
+    reason = jnp.where(hot, HOT, reason)
+    if faults is not None:
+        reason = jnp.where(faults > NO_REASON, faults, reason)
+    reason = reason.astype(jnp.int32)
+    return {"reason": reason, "status": jnp.where(reason > OPEN, NOT_FINITE, reason)}
 
 
 def _cells_last(panel: Any) -> Any:

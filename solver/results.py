@@ -1,9 +1,9 @@
 """The run directory: the case, the dataset on Zarr, and what lets a run go on after it was stopped.
 
     case.toml       the resolved case
-    plan.json       what the directory belongs to: case hash, precision, rows, rows a chunk
+    plan.json       what the directory belongs to: case hash, precision, kind of run, rows, rows a chunk
     results.zarr    the dataset; `open_run` reads it
-    rows/A-B.npz    one value a row and quantity, rows A..B-1, and the sizes of the files of their series, after
+    rows/A-B.npz    one record a row of every scalar, rows A..B-1, and the sizes of the files of their series, after
                     which it is written: the mark of done
     process-N.lock  held by the process N that computes here
     summary.json    the summary table
@@ -12,15 +12,17 @@
 Extremes, means and totals have the dimensions (satellite, epoch). Maps and time series are stored once for
 each distinct row, dimension `revolution`, since satellites that share a plane share them; `revolution_index`
 (satellite, epoch) says which row is whose. The groups `hottest` and `darkest` hold the series of the
-revolution with the hottest chip and of that with the longest eclipse.
+revolution with the hottest chip and of that with the longest eclipse. A run of fluxes has neither: all its variables
+but the status are stored by rows.
 """
 
+import bisect
 import json
 import os
 import platform
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,10 +37,11 @@ _PLAN, _ROWS = "plan.json", "rows"
 _OWN = re.compile(r".*\.lock|.*\.part|case\.toml|rows|results\.zarr")
 _MARK = re.compile(r"(\d+)-(\d+)\.npz")
 _SEAL = ".zmetadata"  # of a dataset that is whole
-_FILES, _BYTES = "files", "bytes"  # of a mark: the files of its series, and their sizes
+_RECORDS, _FILES, _BYTES = "records", "files", "bytes"  # of a mark: scalars, files of the series, their sizes
 FILL = 9.969209968386869e36  # netCDF's default fill value for floats
 NOT_RUN = -1  # status of a row that an interrupted run did not reach
 FAILED = 2
+REGION = 1 << 15  # rows of the (satellite, epoch) arrays written at once
 
 
 class RunDirectoryError(ValueError):
@@ -96,7 +99,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plan that the directory was begun with, None if it was not.
 
     Raises:
-        RunDirectoryError: it holds a run of another case, precision or version than `plan`.
+        RunDirectoryError: it holds a run of another case, precision, version or kind than `plan`.
     """
     if not begun(path):
         return None
@@ -111,6 +114,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         ("case_hash", "another case"),
         ("precision", "another precision"),
         ("version", "another dawndusk"),
+        ("solves", "another kind"),
     ):
         if old.get(key) != plan[key]:
             raise RunDirectoryError(
@@ -120,15 +124,22 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     return old
 
 
-def begin(path: Path, fleet: Any, plan: Mapping[str, Any], resolved: str) -> None:
+def begin(
+    path: Path,
+    fleet: Any,
+    plan: Mapping[str, Any],
+    resolved: str,
+    coordinates: Mapping[str, Any] | None = None,
+) -> None:
     """Make the directory ready for a run of `plan`, or for the rest of one, so that its dataset can be read from
-    the first rows on."""
+    the first rows on. Besides satellites and epochs it has `coordinates`, those of `design_coordinates` if None."""
     (path / _ROWS).mkdir(parents=True, exist_ok=True)
     write_text(path / "case.toml", resolved)
     if (path / _PLAN).exists():
         (path / DATASET / _SEAL).unlink(missing_ok=True)
         return
-    _places(fleet).to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
+    places = _places(fleet, coordinates)
+    places.to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
     # Last: only a directory that is complete up to here counts as begun.
     write_text(path / _PLAN, json.dumps(dict(plan), indent=1))
 
@@ -171,6 +182,7 @@ def _whole(path: Path, mark: Path) -> bool:
     try:
         with np.load(mark) as part:
             files = dict(zip(part[_FILES].tolist(), part[_BYTES].tolist()))
+            part[_RECORDS]
             intact = part.zip is None or part.zip.testzip() is None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
@@ -182,17 +194,29 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    """Store a chunk of a run of `rows`, from `first` on: maps and series, then the scalars as the mark.
+def write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any] | None = None,
+) -> None:
+    """Store a chunk of a run of `rows`, from `first` on: row by row what is `stored`, then the rest as the mark.
 
     Processes may write different chunks of one store at once. A kill before the mark loses these rows only: they are
     solved and written again.
 
+    Args:
+        stored: `quantities.Variable` by name; `quantities.STORED` if None.
+
     Raises:
         RunDirectoryError: the disk is full, or does not take it for another reason.
     """
+    from .quantities import STORED
+
     try:
-        _write_rows(path, first, values, rows, chunk)
+        _write_rows(path, first, values, rows, chunk, STORED if stored is None else stored)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RunDirectoryError(
@@ -200,29 +224,43 @@ def write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: i
         ) from None
 
 
-def _write_rows(path: Path, first: int, values: Mapping[str, np.ndarray], rows: int, chunk: int) -> None:
-    from .quantities import SCALARS
-
+def _write_rows(
+    path: Path,
+    first: int,
+    values: Mapping[str, np.ndarray],
+    rows: int,
+    chunk: int,
+    stored: Mapping[str, Any],
+) -> None:
     status = values["status"]
     count = len(status)
     failed = status == FAILED
-    series = {name: value for name, value in values.items() if name not in SCALARS}
+    series = {name: value for name, value in values.items() if name in stored}
     with filelock.FileLock(path / "arrays.lock"):
         group = _group(path)
-        arrays = {name: _array(group, name, rows, chunk, value) for name, value in series.items()}
+        arrays = {
+            name: _array(group, name, stored[name], ("revolution",), (rows,), (chunk,), value)
+            for name, value in series.items()
+        }
     files = {}
     for name, value in series.items():
         arrays[name][first : first + count] = _masked(value, failed)
         file = f"{name}/{'.'.join([str(first // chunk), *['0'] * (value.ndim - 1)])}"
         files[file] = _size(path / DATASET / file)
-    scalars = {name: value for name, value in values.items() if name in SCALARS}
+    scalars = {name: _masked(value, failed) for name, value in values.items() if name not in stored}
+    records = np.empty(count, [(name, value.dtype, value.shape[1:]) for name, value in scalars.items()])
+    for name, value in scalars.items():
+        records[name] = value
     mark = path / _ROWS / f"{first:09d}-{first + count:09d}.npz"
     part = mark.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(
             file,
-            **scalars,
-            **{_FILES: np.array(list(files), str), _BYTES: np.array(list(files.values()), int)},
+            **{
+                _RECORDS: records,
+                _FILES: np.array(list(files), str),
+                _BYTES: np.array(list(files.values()), int),
+            },
         )
     os.replace(part, mark)
 
@@ -240,105 +278,161 @@ def _group(path: Path) -> Any:
     return zarr.open_group(str(path / DATASET), mode="a", zarr_format=2)
 
 
-def _array(group: Any, name: str, rows: int, chunk: int, value: np.ndarray) -> Any:
-    from .quantities import VARIABLES
-
+def _array(
+    group: Any, name: str, variable: Any, places: tuple, shape: tuple, chunks: tuple, value: np.ndarray
+) -> Any:
+    """The array of a quantity on the dimensions `places`, of which `value` has some entries on one axis."""
     if name in group:
         return group[name]
-    variable = VARIABLES[name]
+    floating = np.issubdtype(value.dtype, np.floating)
     return group.create_array(
         name,
-        shape=(rows, *value.shape[1:]),
-        chunks=(chunk, *value.shape[1:]),
+        shape=(*shape, *value.shape[1:]),
+        chunks=(*chunks, *value.shape[1:]),
         dtype=value.dtype,
-        fill_value=FILL,
-        attributes={
-            "_ARRAY_DIMENSIONS": ["revolution", *variable.dims],
-            "units": variable.unit,
-            "long_name": variable.meaning,
-        },
+        fill_value=FILL if floating else None,
+        attributes={"_ARRAY_DIMENSIONS": [*places, *variable.dims], **_described(variable)},
     )
 
 
-def read_rows(path: Path, rows: int) -> dict[str, np.ndarray]:
-    """One value a row of every scalar; rows that were not reached have the status NOT_RUN, numbers of
-    those and of failed rows are FILL."""
-    out: dict[str, np.ndarray] = {}
-    for first, last, mark in _marks(path):
-        with np.load(mark) as part:
-            for name in set(part.files) - {_FILES, _BYTES}:
-                value = part[name]
-                if name not in out:
-                    empty = (
-                        FILL
-                        if np.issubdtype(value.dtype, np.floating)
-                        else NOT_RUN
-                        if name == "status"
-                        else 0
-                    )
-                    out[name] = np.full((rows, *value.shape[1:]), empty, value.dtype)
-                out[name][first:last] = value
-    if out:
-        failed = out["status"] == FAILED
-        out = {name: _masked(value, failed) for name, value in out.items()}
+def _described(variable: Any) -> dict[str, Any]:
+    """Unit, meaning, and what the numbers of a flag say, as the CF conventions want it."""
+    out = {"units": variable.unit, "long_name": variable.meaning}
+    if variable.flags:
+        values, meanings = zip(*variable.flags.items())
+        out |= {"flag_values": list(values), "flag_meanings": " ".join(m.replace(" ", "_") for m in meanings)}
     return out
 
 
-def finish(path: Path, fleet: Any, scalars: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write what has satellites and epochs, and the attributes; then seal the dataset."""
+class Scalars(Mapping[str, np.ndarray]):
+    """One value a row of every scalar, read from the marks of a run when it is asked for.
+
+    `take` gives some rows of all, `scalars[name]` one of all rows. Rows that were not reached have the status
+    NOT_RUN; numbers of those and of failed rows are FILL.
+    """
+
+    def __init__(self, path: Path, rows: int):
+        self._rows, self._marks = rows, _marks(path)
+        self._last: tuple[Path | None, np.ndarray] = (None, np.empty(0))
+        self._record = np.dtype([]) if not self._marks else self._read(self._marks[0][2]).dtype
+
+    def _read(self, mark: Path) -> np.ndarray:
+        # Neighbouring blocks share a mark.
+        if self._last[0] != mark:
+            with np.load(mark) as part:
+                self._last = mark, part[_RECORDS]
+        return self._last[1]
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Every scalar of some rows, in rising order."""
+        return self._taken(rows, list(self))
+
+    def _taken(self, rows: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        out = {}
+        for name in names:
+            value, shape = self._record[name].base, self._record[name].shape
+            empty = FILL if value.kind == "f" else NOT_RUN if name == "status" else 0
+            out[name] = np.full((len(rows), *shape), empty, value)
+        begin = bisect.bisect_right(self._marks, rows[0], key=lambda mark: mark[1]) if len(rows) else 0
+        for first, last, mark in self._marks[begin:]:
+            low, high = np.searchsorted(rows, (first, last)).tolist()
+            if first > rows[-1]:
+                break
+            if low < high:
+                part = self._read(mark)
+                among: Any = rows[low:high] - first
+                if among[-1] - among[0] == high - low - 1:
+                    among = slice(among[0], among[-1] + 1)
+                for name, value in out.items():
+                    value[low:high] = part[name][among]
+        return out
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in list(self):
+            raise KeyError(name)
+        return self._taken(np.arange(self._rows), [name])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record.names or ())
+
+    def __len__(self) -> int:
+        return len(self._record.names or ())
+
+
+def read_chunks(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """First row and values of some of the quantities that are stored row by row, chunk by chunk of the files.
+
+    Numbers of rows that failed or were not reached are FILL.
+    """
+    group = _group(path)
+    if any(name not in group for name in names):
+        return
+    arrays = {name: group[name] for name in names}
+    rows, size = arrays[names[0]].shape[0], arrays[names[0]].chunks[0]
+    for first in range(0, rows, size):
+        yield first, {name: array[first : first + size] for name, array in arrays.items()}
+
+
+def finish(path: Path, fleet: Any, scalars: Scalars, attributes: Mapping[str, Any]) -> None:
+    """Write what has satellites and epochs, region by region, and the attributes; then seal the dataset."""
     import zarr
 
-    places = _places(fleet)
-    dataset = _with_scalars(places, scalars).assign_attrs(dict(attributes) | versions())
+    from .quantities import SCALARS
+
     group = _group(path)
-    for name in set(group.array_keys()) & set(dataset.variables):
+    for name in set(group.array_keys()) & set(scalars):
         # An earlier process wrote them already, with the rows that it had.
         del group[name]
-    encoding = _EPOCH | {
-        name: {"_FillValue": FILL}
-        for name, value in scalars.items()
-        if np.issubdtype(value.dtype, np.floating)
-    }
-    dataset.to_zarr(path / DATASET, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
+    places = fleet.row
+    step = max(1, REGION // places.shape[1])
+    for first in range(0, len(places), step):
+        region = slice(first, first + step)
+        rows, where = np.unique(places[region], return_inverse=True)
+        where = where.reshape(-1, places.shape[1])
+        for name, value in scalars.take(rows).items():
+            chunks = (min(step, len(places)), places.shape[1])
+            array = _array(group, name, SCALARS[name], ("satellite", "epoch"), places.shape, chunks, value)
+            array[region] = value[where]
+    group.update_attributes(dict(attributes) | versions())
     zarr.consolidate_metadata(str(path / DATASET), zarr_format=2)
 
 
 _EPOCH: dict[str, Any] = {"epoch": {"units": "seconds since 1970-01-01", "dtype": "int64"}}
 
 
-def _places(fleet: Any) -> Any:
+def _places(fleet: Any, coordinates: Mapping[str, Any] | None) -> Any:
     """Dataset of what the fleet's rows stand for, and of the coordinates."""
     import xarray as xr
-
-    from .quantities import FACES, SOURCES
 
     index = {
         "revolution_index": (
             ("satellite", "epoch"),
-            np.asarray(fleet.row).astype(np.int32),
+            fleet.row,
             {"units": "1", "long_name": "row of the maps and series that are this satellite's at this epoch"},
         )
     }
-    coordinates = {
-        "satellite": ("satellite", np.asarray(fleet.names, dtype=object), {"long_name": "satellite"}),
+    places = {
+        "satellite": labels("satellite", fleet.names, "satellite"),
         "epoch": ("epoch", _times(fleet.epochs), {"long_name": "epoch, UTC"}),
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object), {"long_name": "thermal node"}),
-        "face": ("face", np.asarray(FACES, dtype=object), {"long_name": "face"}),
-        "source": ("source", np.asarray(SOURCES, dtype=object), {"long_name": "source of incident flux"}),
+    }
+    return xr.Dataset(index, places | dict(design_coordinates(fleet) if coordinates is None else coordinates))
+
+
+def labels(dimension: str, names: Iterable[str], meaning: str) -> tuple[str, np.ndarray, dict[str, str]]:
+    """A coordinate of names."""
+    return dimension, np.asarray(names, dtype=object), {"long_name": meaning}
+
+
+def design_coordinates(fleet: Any) -> dict[str, Any]:
+    """Nodes, faces, sources of flux and panel cells of a run for temperatures."""
+    from .quantities import FACES, SOURCES
+
+    return {
+        "node": labels("node", fleet.params.network.names, "thermal node"),
+        "face": labels("face", FACES, "face"),
+        "source": labels("source", SOURCES, "source of incident flux"),
         **_cells(fleet.params.panel),
     }
-    return xr.Dataset(index, coordinates)
-
-
-def _with_scalars(places: Any, scalars: Mapping[str, np.ndarray]) -> Any:
-    from .quantities import SCALARS
-
-    row, data = places["revolution_index"].values, {}
-    for name, value in scalars.items():
-        variable = SCALARS[name]
-        attrs = {"units": variable.unit, "long_name": variable.meaning}
-        data[name] = (("satellite", "epoch", *variable.dims), value[row], attrs)
-    return places.assign(data)
 
 
 def write_featured(
@@ -347,22 +441,18 @@ def write_featured(
     """Store the series and the panel map of one row, given as a batch of one, as a group of their own."""
     import xarray as xr
 
-    from .quantities import FACES, MAPS, SERIES, SOURCES
+    from .quantities import MAPS, SERIES
 
     data = {
-        name: (variable.dims, values[name][0], {"units": variable.unit, "long_name": variable.meaning})
+        name: (variable.dims, values[name][0], _described(variable))
         for name, variable in (SERIES | MAPS).items()
         if name in values
     }
-    coordinates = {
-        "node": ("node", np.asarray(fleet.params.network.names, dtype=object)),
-        "face": ("face", np.asarray(FACES, dtype=object)),
-        "source": ("source", np.asarray(SOURCES, dtype=object)),
-        **_cells(fleet.params.panel),
-    }
     panel = fleet.params.panel
     dataset = xr.Dataset(
-        data, coordinates, attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes}
+        data,
+        design_coordinates(fleet),
+        attrs={**attributes, "cells": [panel.nx, panel.ny], "passes": panel.passes},
     )
     dataset.to_zarr(path / DATASET, group=group, mode="w", zarr_format=2, consolidated=False)
 
@@ -414,20 +504,36 @@ def open_run(path: Path) -> Any:
     were not reached have the status NOT_RUN and no numbers.
     """
 
+    from .by_satellite import by_satellite
+
     store = Path(path) / DATASET
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     sealed = (store / _SEAL).exists()
     dataset = _opened(store, consolidated=sealed)
-    index = dataset["revolution_index"]
+    row = dataset["revolution_index"].values
     if not sealed:
-        scalars = read_rows(Path(path), int(index.max()) + 1)
-        dataset = _with_scalars(dataset, {name: _unfilled(value) for name, value in scalars.items()})
-    return dataset.drop_vars("revolution_index").isel(revolution=index, missing_dims="ignore")
+        rows = int(row.max()) + 1
+        scalars = Scalars(Path(path), rows).take(np.arange(rows))
+        dataset = dataset.assign({name: _spread(name, value[row]) for name, value in scalars.items()})
+    return by_satellite(dataset.drop_vars("revolution_index"), row)
 
 
-def _unfilled(value: np.ndarray) -> np.ndarray:
-    return np.where(value == FILL, np.nan, value) if np.issubdtype(value.dtype, np.floating) else value
+def attributes(path: Path) -> dict[str, Any]:
+    """Attributes of the dataset of a run directory; none yet of a run that has not been concluded."""
+    store = Path(path) / DATASET
+    if not store.exists():
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
+    return dict(_group(path).attrs)
+
+
+def _spread(name: str, value: np.ndarray) -> tuple:
+    """A scalar on satellites and epochs for xarray, without the numbers that say that there is none."""
+    from .quantities import SCALARS
+
+    if np.issubdtype(value.dtype, np.floating):
+        value = np.where(value == FILL, np.nan, value)
+    return ("satellite", "epoch", *SCALARS[name].dims), value, _described(SCALARS[name])
 
 
 def open_featured(path: Path, group: str) -> Any:

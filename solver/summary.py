@@ -3,26 +3,45 @@
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..kernels.constants import NOT_CONVERGED
 from . import limits as bounds
-from .figures import FIGURES, SHARE, breakdown, percentile, worst_satellites
+from .figures import FIGURES, SHARE, Breakdown, Spread, worst_satellites
 from .limits import LARGEST_FACTOR, Limit
-from .results import FAILED, NOT_RUN, write_text
+from .quantities import OPEN, REASONS
+from .reductions import Count, Extreme, Largest, Of, Reached, Scalars, names, reduce
+from .results import FAILED, write_text
 from .run import Clock, first_place
 
 MOST_LINES = 12  # of a table by epoch or by plane
 UNCLOSED_HEAT = 0.05  # relative; the time step's own error is far below it in all but the thinnest panels
-UNCLOSED_BUS = (
-    1e-3  # relative; rounding alone, which single precision keeps below it for any sensible battery
-)
+UNCLOSED_BUS = 1e-3  # relative; rounding alone, far below it in single precision for any sensible battery
 NAMED = 20  # satellites named in a list before it says how many more
 US_DATA_CENTRES_TWH_2023 = 176.0  # 4.4 % of US electricity; Shehabi et al., LBNL 2024
 TERRESTRIAL_POWER_USD_KW_YEAR = (570, 3000)  # arXiv 2511.19468, section on launch cost
 DAY_H = 24.0
+# Phases of a run, in the order in which they are told.
+PHASES = {
+    "compile": "compile",
+    "run": "run",
+    "headroom": "headroom",
+    "accuracy": "error estimate",
+    "build": "build",
+}
+# Largest of each over the fleet, by the name that the summary gives it.
+ENERGY = {
+    "heat_residual": "heat_residual",
+    "bus_residual": "bus_residual",
+    "closure_k": "closure_k_largest",
+    "distance_k": "distance_k_largest",
+    "iterations": "iterations_largest",
+    "slowest_h": "slowest_h_largest",
+}
 
 
 def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
@@ -30,67 +49,90 @@ def summarise(outcome: Any, headroom: bool = True) -> dict[str, Any]:
 
     Failed rows count nowhere but in `failed`; rows that were not reached, in `rows_solved`.
     """
-    case, fleet, scalars = outcome.case, outcome.fleet, outcome.scalars
-    row = np.asarray(fleet.row)
-    nodes = tuple(fleet.params.network.names)
-    status = scalars["status"] if scalars else np.full(outcome.rows, NOT_RUN)
-    good = (status != FAILED) & (status != NOT_RUN)
+    case, fleet = outcome.case, outcome.fleet
+    nodes, known = tuple(fleet.params.network.names), names(outcome)
+    reached = Reached()
+    failed, open_ended = (Count(_of("status", status), NAMED) for status in (FAILED, NOT_CONVERGED))
+    reasons = {text: Count(_of("reason", code), NAMED) for code, text in REASONS.items() if code > 0}
+    spreads = [Spread(one, nodes) for one in FIGURES if one.there(known, nodes)]
+    limits = bounds.limits_of(case, nodes)
+    # A limit that is broken without a negative margin is worst where it is broken.
+    worst = [Extreme(partial(_badness, limit)) for limit in limits]
+    fleetwide = Breakdown(fleet, known, nodes)
+    energy = {key: Largest(partial(_size_of, key)) for key in ENERGY if key in known}
+    feasible = _Feasibility(case)
+    neutral = Largest(lambda scalars: scalars["neutral_charge"])
+    extras = [neutral] if "neutral_charge" in known else []
+    unclosed = Count(_unclosed)
+    counts = (reached, failed, open_ended, unclosed, *reasons.values())
+    reduce(outcome, *counts, *spreads, *worst, fleetwide, *energy.values(), feasible, *extras)
     found: dict[str, Any] = {
         "title": case.title,
         "mode": case.run.mode,
-        "satellites": int(row.shape[0]),
-        "epochs": int(row.shape[1]),
+        "satellites": len(fleet.names),
+        "epochs": len(fleet.epochs),
         "rows": outcome.rows,
-        "rows_solved": int(np.sum(status != NOT_RUN)),
-        "complete": bool(np.all(status != NOT_RUN)),
-        "failed": _who(status == FAILED, fleet),
-        "not_converged": _who(status == 1, fleet),
+        "rows_solved": reached.count,
+        "complete": reached.count == outcome.rows,
+        "failed": who(failed, fleet),
+        "not_converged": who(open_ended, fleet),
+        "reasons": [{"reason": text} | who(seen, fleet) for text, seen in reasons.items() if seen.count],
         "left_out": list(fleet.left_out),
     }
     warnings, infeasible = [], []
-    if good.any():
-        derived = scalars | _power(scalars)
-        valid = good[row]
-        found["quantities"] = _quantities(derived, nodes, fleet, valid)
+    if reached.good:
+        found["quantities"] = _quantities(spreads, fleet)
         if outcome.accuracy is not None:
             found["accuracy"] = outcome.accuracy
-        limits = bounds.limits_of(case, nodes)
-        found["limits"] = _limits(limits, scalars, outcome, good, headroom and found["complete"])
+        found["limits"] = _limits(limits, worst, outcome, headroom and found["complete"])
         found["binding"] = _binding(found["limits"])
-        found["fleet"] = breakdown(derived, fleet, good)
+        found["fleet"] = fleetwide.found()
         nearest = _nearest(found)
         if nearest is not None:
             limit = next(one for one in limits if one.name == nearest)
             found["fleet"]["nearest_limit"] = nearest
-            found["fleet"]["worst_satellites"] = worst_satellites(limit, scalars, fleet, good)
-        found["energy"] = _energy(derived, good)
-        found["design"] = _design(case, fleet, derived, valid)
-        infeasible = _infeasible(case, derived, fleet, good)
-        warnings = _warnings(found, case, scalars, good)
+            found["fleet"]["worst_satellites"] = worst_satellites(limit, outcome)
+        found["energy"] = {label: energy[key].value for key, label in ENERGY.items() if key in known}
+        found["design"] = _design(case, fleet, {one.figure.key: one.mean.value for one in spreads})
+        infeasible = feasible.said(fleet)
+        warnings = _warnings(found, case, neutral.value > 0)
+        if unclosed.count:
+            warnings.append(
+                f"energy does not close for {unclosed.count:,} satellites and epochs: heat by up to"
+                f" {found['energy']['heat_residual']:.1e}, bus by up to {found['energy']['bus_residual']:.1e};"
+                " more run.steps, or --precision double"
+            )
     elif found["rows_solved"]:
-        infeasible = [
-            f"no periodic state: {_listed(found['failed'])}; no row of the case has a finite solution"
-        ]
+        infeasible = [f"no periodic state: {_failures(found)}; no row of the case has a finite solution"]
     if fleet.left_out:
         warnings.append(
             f"element sets left out: {len(fleet.left_out):,}, {fleet.left_out[0]}"
             + (" and others, all in summary.json" if len(fleet.left_out) > 1 else "")
         )
     found["warnings"], found["infeasible"] = warnings, infeasible
-    wall = outcome.wall
-    found["wall_s"] = {
-        name: round(float(value), 4)
-        for name, value in (
-            ("build", wall.build),
-            ("compile", wall.compile),
-            ("run", wall.run),
-            ("headroom", wall.headroom),
-            ("accuracy", wall.accuracy),
-        )
-    }
+    found["wall_s"] = {name: round(value, 4) for name, value in vars(outcome.wall).items()}
     found["wall_s"]["rows_solved_now"] = outcome.solved_now
+    found["rows_per_s"] = round(outcome.rate, 3)
     found["device"] = outcome.devices
     return found
+
+
+def _of(flag: str, value: int) -> Of:
+    return lambda scalars: scalars[flag] == value
+
+
+def _badness(limit: Limit, scalars: Scalars) -> np.ndarray:
+    margins = limit.margins(scalars)
+    return -np.where(limit.met(scalars), margins, margins - 1e9)
+
+
+def _unclosed(scalars: Scalars) -> np.ndarray:
+    heat, bus = (np.abs(scalars[f"{name}_residual"]) for name in ("heat", "bus"))
+    return (scalars["status"] != FAILED) & ((heat > UNCLOSED_HEAT) | (bus > UNCLOSED_BUS))
+
+
+def _size_of(key: str, scalars: Scalars) -> np.ndarray:
+    return np.abs(scalars[key])
 
 
 def write(path: Path, summary: Mapping[str, Any]) -> None:
@@ -98,73 +140,60 @@ def write(path: Path, summary: Mapping[str, Any]) -> None:
     write_text(path / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def _power(scalars: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    needed, shed = bounds.needed_kw(scalars), bounds.shed_kw(scalars)
-    throttled = scalars["payload_throttled_kw"]
-    return {"asked_kw": needed, "shed_kw": shed, "delivered_kw": needed - shed - throttled}
-
-
 def _at(fleet: Any, where: tuple[int, int]) -> dict[str, str]:
     satellite, epoch = where
-    return {"satellite": str(fleet.names[satellite]), "epoch": _date(fleet.epochs[epoch])}
+    return {"satellite": str(fleet.names[satellite]), "epoch": date(fleet.epochs[epoch])}
 
 
-def _date(epoch: Any) -> str:
+def date(epoch: Any) -> str:
     return str(np.datetime_as_string(np.datetime64(epoch.replace(tzinfo=None)), unit="m")) + "Z"
 
 
-def _quantities(scalars, nodes, fleet, valid) -> list[dict[str, Any]]:
-    row, out = np.asarray(fleet.row), []
+def _quantities(spreads: list[Spread], fleet: Any) -> list[dict[str, Any]]:
     # A bare panel has no bus to speak of.
-    powered = np.any(scalars["array_available_kw"] > 0) or np.any(scalars["asked_kw"] > 0)
-    for figure in FIGURES:
-        if not figure.there(scalars, nodes) or (figure.unit == "kW" and not powered):
-            continue
-        spread = np.ma.masked_array(figure.values(scalars, nodes)[row], ~valid)
-        where = np.unravel_index((figure.sign * spread).argmax(), row.shape)
-        out.append(
-            {
-                "name": figure.label,
-                "unit": figure.unit,
-                "fleet_mean": float(spread.mean()),
-                f"percentile_{SHARE}": percentile(spread.compressed(), figure),
-                "worst": float(spread[where]),
-                **_at(fleet, where),
-            }
-        )
-    return out
+    busy = {"array_available_kw", "asked_kw"}
+    powered = any(one.mean.value > 0 for one in spreads if one.figure.key in busy)
+    return [
+        {
+            "name": one.figure.label,
+            "unit": one.figure.unit,
+            "fleet_mean": one.mean.value,
+            f"percentile_{SHARE}": one.percentile.value,
+            "worst": one.worst.of(one.of),
+            **_at(fleet, first_place(fleet, one.worst.row)),
+        }
+        for one in spreads
+        if powered or one.figure.unit != "kW"
+    ]
 
 
-def _limits(limits: list[Limit], scalars, outcome, good, headroom: bool) -> list[dict[str, Any]]:
+def _limits(limits: list[Limit], worst: list[Extreme], outcome, headroom: bool) -> list[dict[str, Any]]:
     case, fleet = outcome.case, outcome.fleet
-    worst, out = [], []
-    for limit in limits:
-        margins = np.where(good, limit.margins(scalars), np.inf)
-        met = limit.met(scalars) | ~good
-        # A limit that is broken without a negative margin is worst where it is broken.
-        r = int(np.argmin(np.where(met, margins, margins - 1e9)))
-        worst.append(r)
-        out.append(
-            {
-                "name": limit.name,
-                "unit": limit.unit,
-                "value": float(limit.values(scalars)[r]),
-                "allowed": limit.allowed,
-                "side": limit.side,
-                "uncertainty": limit.uncertainty,
-                "margin": float(margins[r]),
-                "met": bool(met.all()),
-                "binds": limit.binds,
-                "headroom": None,
-                "power_runs_out_first": False,
-                **_at(fleet, first_place(fleet, r)),
-            }
-        )
+    out = [
+        {
+            "name": limit.name,
+            "unit": limit.unit,
+            "value": seen.of(limit.values),
+            "allowed": limit.allowed,
+            "side": limit.side,
+            "uncertainty": limit.uncertainty,
+            "margin": seen.of(limit.margins),
+            # Where one is not met, the worst is not.
+            "met": bool(seen.of(limit.met)),
+            "binds": limit.binds,
+            "headroom": None,
+            "power_runs_out_first": False,
+            **_at(fleet, first_place(fleet, seen.row)),
+        }
+        for limit, seen in zip(limits, worst)
+    ]
     if headroom and case.payload is not None and limits:
         before = outcome.wall.run
         with Clock(outcome.wall, "headroom"):
             factors = bounds.headrooms(
-                limits, worst, lambda rows, scale: outcome.solver.solve(rows, scale, throttle=False)
+                limits,
+                [seen.row for seen in worst],
+                lambda rows, scale: outcome.solver.solve(rows, scale, throttle=False),
             )
         outcome.wall.run = before  # the solver adds its time to `run`; this is the headroom's
         for entry, (factor, starved) in zip(out, factors):
@@ -194,24 +223,8 @@ def _nearest(found: Mapping[str, Any]) -> str | None:
     return None if least is None else least["name"]
 
 
-def _energy(scalars, good) -> dict[str, float]:
-    out = {
-        f"{name}_residual": float(np.max(np.abs(scalars[f"{name}_residual"][good])))
-        for name in ("heat", "bus")
-    }
-    for key in ("closure_k", "distance_k", "iterations", "slowest_h"):
-        if key in scalars:
-            out[f"{key}_largest"] = float(np.max(scalars[key][good]))
-    return out
-
-
-def _design(case, fleet, scalars, valid) -> dict[str, float]:
-    """Figures per kW, and the fleet's size on the ground's scale."""
-    row = np.asarray(fleet.row)
-
-    def mean(key):
-        return float(np.ma.masked_array(scalars[key].astype(float)[row], ~valid).mean())
-
+def _design(case, fleet, mean: Mapping[str, float]) -> dict[str, float]:
+    """Figures per kW, and the fleet's size on the ground's scale, from the fleet's means."""
     out = {}
     rated = case.payload.power_kw if case.payload is not None else None
     mass = getattr(fleet, "mass_kg", None)
@@ -219,12 +232,12 @@ def _design(case, fleet, scalars, valid) -> dict[str, float]:
         out["radiator_m2_per_kw"] = case.radiator.area_m2 / rated
         if mass:
             out["kg_per_kw"] = float(mass) / rated
-        per_satellite = mean("compute_kwh_day") * 365.25
-        out["fleet_compute_twh_year"] = per_satellite * row.shape[0] / 1e9
+        per_satellite = mean["compute_kwh_day"] * 365.25
+        out["fleet_compute_twh_year"] = per_satellite * len(fleet.names) / 1e9
         out["percent_of_us_data_centres_2023"] = (
             100 * out["fleet_compute_twh_year"] / US_DATA_CENTRES_TWH_2023
         )
-    made = mean("array_available_kw") if case.array is not None else 0.0
+    made = mean["array_available_kw"] if case.array is not None else 0.0
     if mass:
         out["mass_kg"] = float(mass)
         if made > 0:
@@ -235,45 +248,64 @@ def _design(case, fleet, scalars, valid) -> dict[str, float]:
     return out
 
 
-def _infeasible(case, scalars, fleet, good) -> list[str]:
-    """One message for each way in which the case cannot run: what, how much, allowed, who and when."""
-    out = []
+class _Feasibility:
+    """The ways in which a case cannot run, and the worst row of each."""
 
-    def say(rows, values, worst, text):
-        rows = rows & good
-        if rows.any():
-            r = int(worst(np.where(rows, values, np.nan)))
-            at = _at(fleet, first_place(fleet, r))
-            out.append(text.format(value=float(values[r]), r=r) + f" ({at['satellite']}, {at['epoch']})")
+    def __init__(self, case: Any):
+        self.case = case
+        self.short = Extreme(lambda s: -bounds.energy_balance_kwh(s), _short)
+        self.unserved = Extreme(lambda s: s["unmet_kw"], _unserved)
+        self.parts = [self.short, self.unserved] if case.array is not None else []
+        if case.loop is not None:
+            low, high = case.loop.property("freezing_c"), case.loop.property("boiling_c")
+            self.frozen = Extreme(lambda s: -s["coolant_min_c"], lambda s: s["coolant_min_c"] < low)
+            self.boiling = Extreme(lambda s: s["coolant_max_c"], lambda s: s["coolant_max_c"] > high)
+            self.parts += [self.frozen, self.boiling]
 
-    balance = bounds.energy_balance_kwh(scalars)
-    short = (balance < 0) & bounds.sheds(scalars)
-    if case.array is not None and short.any():
-        r = int(np.argmin(np.where(short & good, balance, np.inf)))
-        text = (
-            f"no power balance: {{value:.4g}} kWh a revolution with nothing shed; allowed >= 0; asked"
-            f" {scalars['asked_kw'][r]:.4g} kW, made {scalars['array_available_kw'][r]:.4g} kW"
-        )
-        if case.battery is not None and scalars["revolutions_to_floor"][r] > 0:
-            text += f"; floor of charge after {scalars['revolutions_to_floor'][r]:.3g} revolutions from full"
-        say(short, balance, np.nanargmin, text)
-    elif case.array is not None:
-        unserved = scalars["unmet_kw"] > bounds.SHED_SHARE * scalars["asked_kw"]
-        say(
-            unserved,
-            scalars["unmet_kw"],
-            np.nanargmax,
-            "no power balance: base load unserved {value:.4g} kW, mean; allowed 0",
-        )
-    if case.loop is not None:
-        low, high = case.loop.property("freezing_c"), case.loop.property("boiling_c")
-        cold, hot = scalars["coolant_min_c"], scalars["coolant_max_c"]
-        say(cold < low, cold, np.nanargmin, f"loop freezes: coolant {{value:.2f}} C; allowed > {low:g} C")
-        say(hot > high, hot, np.nanargmax, f"loop boils: coolant {{value:.2f}} C; allowed < {high:g} C")
-    return out
+    def add(self, block: Any) -> None:
+        for part in self.parts:
+            part.add(block)
+
+    def said(self, fleet: Any) -> list[str]:
+        """One message for each way: what, how much, allowed, who and when."""
+        case, out = self.case, []
+
+        def say(seen: Extreme, key: Of, text: str) -> None:
+            at = _at(fleet, first_place(fleet, seen.row))
+            out.append(text.format(value=seen.of(key)) + f" ({at['satellite']}, {at['epoch']})")
+
+        if self.short.row is not None:
+            s = {name: float(value[0]) for name, value in self.short.scalars.items() if value.ndim == 1}
+            text = (
+                "no power balance: {value:.4g} kWh a revolution with nothing shed; allowed >= 0; asked"
+                f" {s['asked_kw']:.4g} kW, made {s['array_available_kw']:.4g} kW"
+            )
+            if case.battery is not None and s["revolutions_to_floor"] > 0:
+                text += f"; floor of charge after {s['revolutions_to_floor']:.3g} revolutions from full"
+            say(self.short, bounds.energy_balance_kwh, text)
+        elif self.unserved.row is not None:
+            text = "no power balance: base load unserved {value:.4g} kW, mean; allowed 0"
+            say(self.unserved, lambda s: s["unmet_kw"], text)
+        if case.loop is not None:
+            low, high = case.loop.property("freezing_c"), case.loop.property("boiling_c")
+            if self.frozen.row is not None:
+                text = f"loop freezes: coolant {{value:.2f}} C; allowed > {low:g} C"
+                say(self.frozen, lambda s: s["coolant_min_c"], text)
+            if self.boiling.row is not None:
+                text = f"loop boils: coolant {{value:.2f}} C; allowed < {high:g} C"
+                say(self.boiling, lambda s: s["coolant_max_c"], text)
+        return out
 
 
-def _warnings(found, case, scalars, good) -> list[str]:
+def _short(scalars: Scalars) -> np.ndarray:
+    return (bounds.energy_balance_kwh(scalars) < 0) & bounds.sheds(scalars)
+
+
+def _unserved(scalars: Scalars) -> np.ndarray:
+    return scalars["unmet_kw"] > bounds.SHED_SHARE * scalars["asked_kw"]
+
+
+def _warnings(found, case, neutral: bool) -> list[str]:
     out = []
     slowest = found["energy"].get("slowest_h_largest", 0.0)
     if case.run.mode == "orbit" and found["epochs"] > 1 and slowest > DAY_H:
@@ -284,36 +316,37 @@ def _warnings(found, case, scalars, good) -> list[str]:
     if case.payload is not None and len(case.payload.windows) > 0 and case.run.mode == "steady":
         out.append("run.mode = 'steady' averages the demand windows over the revolution")
     if found["failed"]["count"]:
-        out.append(
-            f"failed (not finite or thermal runaway), left out of every number: {_listed(found['failed'])}"
-        )
+        out.append(f"failed, left out of every number: {_failures(found)}")
     if found["not_converged"]["count"]:
         out.append(
             f"periodic state not reached, off by up to {found['energy'].get('distance_k_largest', 0):.2g} K:"
-            f" {_listed(found['not_converged'])}"
+            f" {listed(found['not_converged'])}"
         )
-    heat, bus = (np.abs(scalars[f"{name}_residual"]) for name in ("heat", "bus"))
-    unclosed = good & ((heat > UNCLOSED_HEAT) | (bus > UNCLOSED_BUS))
-    if unclosed.any():
-        out.append(
-            f"energy does not close in {np.sum(unclosed):,} of {np.sum(good):,} revolutions: heat by up to"
-            f" {np.max(heat[good]):.1e}, bus by up to {np.max(bus[good]):.1e}; more run.steps, or --precision double"
-        )
-    if "neutral_charge" in scalars and scalars["neutral_charge"][good].any() and case.battery is not None:
+    if neutral and case.battery is not None:
         if case.array is not None or case.payload is not None:
             out.append("charge is exactly balanced in some revolutions: their initial_soc is kept (neutral)")
     return out
 
 
-def _who(rows: np.ndarray, fleet: Any) -> dict[str, Any]:
+def who(seen: Count, fleet: Any) -> dict[str, Any]:
     """Satellites and epochs of some rows: how many, and the first of them by name."""
-    places = np.argwhere(rows[np.asarray(fleet.row)]) if rows.any() else np.empty((0, 2), int)
-    return {"count": len(places), "first": [_at(fleet, tuple(place)) for place in places[:NAMED]]}
+    places = []
+    for row in seen.rows:
+        group, epoch = divmod(row, len(fleet.epochs))
+        places += [(int(k), epoch) for k in np.flatnonzero(fleet.group == group)[:NAMED]]
+    return {"count": seen.count, "first": [_at(fleet, place) for place in sorted(places)[:NAMED]]}
 
 
-def _listed(who: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{one['satellite']} at {one['epoch']}" for one in who["first"])
-    more = who["count"] - len(who["first"])
+def _failures(found: Mapping[str, Any]) -> str:
+    """What has failed, by reason."""
+    failing = [one for one in found["reasons"] if one["reason"] != REASONS[OPEN]]
+    return "; ".join(f"{one['reason']} ({one['count']:,}): {listed(one)}" for one in failing)
+
+
+def listed(seen: Mapping[str, Any]) -> str:
+    """What `who` has found, as text."""
+    text = ", ".join(f"{one['satellite']} at {one['epoch']}" for one in seen["first"])
+    more = seen["count"] - len(seen["first"])
     return text + (f" and {more} more" if more > 0 else "")
 
 
@@ -324,15 +357,7 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
     """Print the summary with rich."""
     from rich.table import Table
 
-    device = summary["device"]
-    head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
-    console.print(f"\n{head}", style="bold", end="")
-    console.print(f", {summary['rows']:,} distinct revolutions, mode {summary['mode']}")
-    if not summary["complete"]:
-        console.print(
-            f"interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved",
-            style="yellow",
-        )
+    show_head(summary, f"mode {summary['mode']}", console)
     if "quantities" in summary:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name, justify in (
@@ -361,13 +386,33 @@ def show(summary: Mapping[str, Any], console: Any) -> None:
         _show_limits(summary, console, Table)
         _show_fleet(summary["fleet"], console, Table)
         _show_lines(summary, console)
-    wall = summary["wall_s"]
-    solved = wall["rows_solved_now"]
-    rate = f", {solved / wall['run']:.3g} revolutions/s" if solved and wall["run"] > 0 else ""
+    show_foot(summary, console)
+
+
+def show_head(summary: Mapping[str, Any], kind: str, console: Any) -> None:
+    """Fleet and kind of run."""
+    head = f"{summary['title'] or 'case'}: {summary['satellites']:,} satellites x {summary['epochs']} epochs"
+    console.print(f"\n{head}", style="bold", end="")
+    console.print(f", {summary['rows']:,} distinct revolutions, {kind}")
+    if not summary["complete"]:
+        console.print(
+            f"interrupted: {summary['rows_solved']:,} of {summary['rows']:,} revolutions solved",
+            style="yellow",
+        )
+
+
+def show_foot(summary: Mapping[str, Any], console: Any) -> None:
+    """Time and machine, and what to beware of."""
+    wall, device = summary["wall_s"], summary["device"]
+    spent = [f"{text} {wall[name]:.2f} s" for name, text in PHASES.items() if name in wall]
+    if summary["rows_per_s"] > 0:
+        spent.insert(2, f"{summary['rows_per_s']:.3g} revolutions/s")
+    memory = ""
+    if "peak_memory_gib" in device:
+        memory = f", {device['peak_memory_gib']:.3g} GiB in use at most"
     console.print(
-        f"wall time: compile {wall['compile']:.2f} s, run {wall['run']:.2f} s{rate},"
-        f" headroom {wall['headroom']:.2f} s, error estimate {wall['accuracy']:.2f} s, build {wall['build']:.2f} s;"
-        f" {device.get('count', '?')} x {device.get('kind', '?')}, chunks of {device.get('chunk', '?')}"
+        f"wall time: {', '.join(spent)}; {device.get('count', '?')} x {device.get('kind', '?')},"
+        f" chunks of {device.get('chunk', '?')}{memory}"
     )
     for text in summary["warnings"]:
         console.print("warning:", style="yellow", end=" ")
@@ -414,8 +459,8 @@ def _show_fleet(fleet, console, Table) -> None:
             console.print(f"and {len(places) - MOST_LINES} more in summary.json")
     worst = fleet.get("worst_satellites", [])
     if len(worst) > 1:
-        listed = ", ".join(f"{one['satellite']} {one['margin']:+.2f} {one['unit']}" for one in worst)
-        console.print(f"\nnearest to the limit of {fleet['nearest_limit']}: {listed}")
+        nearest = ", ".join(f"{one['satellite']} {one['margin']:+.2f} {one['unit']}" for one in worst)
+        console.print(f"\nnearest to the limit of {fleet['nearest_limit']}: {nearest}")
 
 
 def _show_limits(summary, console, Table) -> None:

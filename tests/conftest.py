@@ -26,6 +26,7 @@ from dawndusk.kernels.payload import Payload  # noqa: E402
 from dawndusk.kernels.revolution import Loads  # noqa: E402
 from dawndusk.kernels.satellite import Bus, Params, State  # noqa: E402
 from dawndusk.kernels.solar_array import SolarArray  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 NODES = ("structure", "chip", "cold_plate", "battery", "array")
 
@@ -165,3 +166,21 @@ def forget_programs():
     """A file's programs are of no use to the next one, and take gigabytes together."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Runs of one shape share a program, as they do through the user's cache."""
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("xla")), 0.0, -1)):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in zip(names, before):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dawndusk.solver import accuracy, build, run
 from dawndusk.solver import case as cases
+from dawndusk.solver.quantities import POWERS, SCALARS
 
 # A heated box on a loop: a panel hot at its tubes, an eclipse, and nothing else to compile.
 CASE = """
@@ -51,8 +52,10 @@ def outcome_of(*overrides):
         cases.override(data, item)
     case = cases.validate(data)
     fleet = build.build(case, np.float64)
-    scalars = solved(case, fleet)
-    return SimpleNamespace(case=case, fleet=fleet, scalars=scalars, wall=run.Walls())
+    scalars = dict.fromkeys((f"{name}_kw" for name in POWERS), np.zeros(1)) | solved(case, fleet)
+    return SimpleNamespace(
+        case=case, fleet=fleet, scalars=scalars, wall=run.Walls(), rows=run.row_count(fleet)
+    )
 
 
 def solved(case, fleet, cells=None, steps=None):
@@ -134,8 +137,10 @@ def test_no_estimate_is_said_so_or_not_wanted():
 
     def of(status=0, **changes):
         other = case.model_copy(update={"run": case.run.model_copy(update=changes)})
-        scalars = {} if status is None else {"status": np.array([status])}
-        return accuracy.estimate(SimpleNamespace(case=other, fleet=fleet, scalars=scalars))
+        scalars = (
+            {} if status is None else dict.fromkeys(SCALARS, np.zeros(1)) | {"status": np.array([status])}
+        )
+        return accuracy.estimate(SimpleNamespace(case=other, fleet=fleet, scalars=scalars, rows=1))
 
     assert of(error_estimate=False) is None
     assert of(status=None) is None and of(status=-1) is None

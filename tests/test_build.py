@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+import tracemalloc
 from datetime import timedelta
 
 import jax
@@ -13,7 +14,7 @@ from dawndusk.kernels.constants import AU, SIGMA
 from dawndusk.kernels.panel import weighted_fourth
 from dawndusk.solver import build as builder
 from dawndusk.solver import case as cases
-from dawndusk.solver.build import advance, build, masses
+from dawndusk.solver.build import advance, build, masses, rows_of
 
 CASE = """
 [epoch]
@@ -587,7 +588,7 @@ def test_single_precision_keeps_dates_and_angles():
 def test_later_revolutions_are_those_of_later_epochs():
     case = case_of("epoch.count=1")
     fleet = build(case, np.float64)
-    later = advance(fleet, 7)
+    later = advance(fleet, 7, np.arange(3))
     # The first plane's period; the others have their own.
     period = float(orbit.period(jnp.asarray(fleet.orbits.semi_major_axis[0])))
     start = case.epoch.start + timedelta(seconds=7 * period)
@@ -603,9 +604,21 @@ def test_later_revolutions_are_those_of_later_epochs():
     assert later.orbit.raan[0] != fleet.revolutions.orbit.raan[0]
     # The slower outer planes are further on in time.
     assert later.sun_distance[2] != later.sun_distance[0]
-    same = advance(fleet, 0)
+    same = advance(fleet, 0, np.arange(3))
     for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(fleet.revolutions)):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [[], ["spread.radiator_emissivity=0.02", "spread.seed=3"]])
+def test_a_roster_has_the_revolutions_of_a_fleet(spread):
+    loaded, rows = case_of(*spread), np.array([5, 2, 3, 0])
+    made, fleet = builder.roster(loaded, np.float64), build(loaded, np.float64)
+    np.testing.assert_array_equal(made.row, fleet.row)
+    for mine, its in ((made.revolutions, fleet.revolutions), (made.orbits, fleet.orbits)):
+        some = rows_of(mine, rows, 0)
+        assert jax.tree.structure(some) == jax.tree.structure(its)
+        for one, every in zip(jax.tree.leaves(some), jax.tree.leaves(its), strict=True):
+            np.testing.assert_array_equal(one, np.asarray(every)[rows])
 
 
 # ------------------------------------------------------------------------------------- spread and life
@@ -647,9 +660,30 @@ def test_spread_makes_every_satellite_its_own():
     assert not np.array_equal(other.params.payload.power, fleet.params.payload.power)
 
 
+def test_a_fleet_costs_what_its_satellites_do_not_its_rows():
+    """Distinct satellites over many epochs: rows are made as they are taken, equal to those of the whole array."""
+    spread = ("spread.radiator_emissivity=0.1", "spread.payload_power=0.1", "orbit.satellites_per_plane=100")
+    case = case_of(*spread, "epoch.count=2000")
+    build(case, np.float32)
+    tracemalloc.start()
+    fleet = build(case, np.float32)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert fleet.row.size == 600_000
+    # Planes x epochs and satellites; the leaves of all rows would take 300 bytes a row.
+    assert most < 8 * fleet.row.size
+    some = np.array([5, 599_999, 5, 1999, 2000])
+    for tree, axis in ((fleet.revolutions, 0), (fleet.params, -1), (fleet.state, -1), (fleet.orbits, 0)):
+        for taken, leaf in zip(jax.tree.leaves(rows_of(tree, some, axis)), jax.tree.leaves(tree)):
+            if math.prod(leaf.shape) < 10_000_000:
+                np.testing.assert_array_equal(taken, np.moveaxis(np.asarray(leaf), axis, 0)[some])
+    one, two = (rows_of(fleet.params.payload.power, np.array([row]), -1)[0] for row in (0, 2000))
+    assert one != two and one == fleet.params.payload.power[1999]
+
+
 def test_spread_stays_physical():
     fleet = build(case_of("spread.radiator_emissivity=0.5", "orbit.satellites_per_plane=100"), np.float64)
-    emissivity = fleet.revolutions.surfaces.radiator_emissivity
+    emissivity = np.asarray(fleet.revolutions.surfaces.radiator_emissivity)
     assert emissivity.min() >= 0.01 and emissivity.max() <= 1.0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -121,13 +122,17 @@ def test_from_case_to_pictures(tmp_path):
         "energy closure",
         "TWh a year",
         "m2/kW",
+        "GiB in use at most",
     ):
-        assert words in result.stdout
+        assert words in " ".join(result.stdout.split())
     found = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
     assert [one["grid_error"] for one in found["accuracy"]["figures"]] == [None] * 6
     assert all(0 < abs(one["time_error"]) < 1 for one in found["accuracy"]["figures"])
     with xr.open_zarr(out / "results.zarr") as data:
         assert json.loads(data.attrs["discretisation_errors"]) == found["accuracy"]
+        assert data.attrs["rows_per_s"] == found["rows_per_s"] > 0 and data.attrs["compile_s"] > 0
+        assert data.attrs["devices"] == found["device"]["count"] and data.attrs["chunk"] == 2
+        assert 0 < data.attrs["peak_memory_gib"] and 0 < data.attrs["device_memory_gib"]
     assert found["complete"] and found["satellites"] == 3 and found["rows"] == 2
     # Trapezoids of T^4 over 48 steps of 120 s; the bus has no such error.
     assert found["energy"]["heat_residual"] < 1e-3 and found["energy"]["bus_residual"] < 1e-9
@@ -166,8 +171,27 @@ def test_check_shows_case_and_derived():
         "eclipse",
         "mean flux",
         "equilibrium panel",
+        "devices",
+        "1 of 2 rows",
     ):
         assert words in result.stdout
+    said = " ".join(result.stdout.split())
+    # Of a satellite and epoch the figures; of a revolution them once more, to go on from, and two maps of 24 cells.
+    each, row = (
+        int(number) for number in re.search(r"(\d+) bytes for each .*, ([\d]+) a rev", said).groups()
+    )
+    assert 500 < each < 700 and row - each == 2 * 24 * 8
+
+
+@pytest.mark.slow
+def test_check_measures_what_a_run_takes():
+    result = call("check", "suncatcher", *QUICK, "--measure")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert re.search(r"memory of a chunk [\d.]+ [kM]B of a device", said)
+    assert re.search(r"time about 1 s at [\d,]+ revolutions/s, measured on 1 chunks", said)
+    alone = call("check", "--measure")
+    assert alone.exit_code == 2 and "--measure goes with a case" in alone.stderr
 
 
 def test_check_shows_the_film_in_the_tubes(case_file):

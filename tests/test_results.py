@@ -12,7 +12,7 @@ from dawndusk.solver import results
 
 NODES = ("structure", "chip")
 STEPS, CELLS = 5, (4, 6)
-PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1"}
+PLAN = {"case_hash": "abc", "precision": "single", "rows": 4, "chunk": 2, "version": "1", "solves": "x"}
 
 
 def make_fleet(row):
@@ -20,6 +20,7 @@ def make_fleet(row):
     panel = SimpleNamespace(nx=CELLS[0], ny=CELLS[1], passes=1, length=np.full(4, 2.0), width=np.full(4, 0.1))
     return SimpleNamespace(
         row=row,
+        group=row[:, 0] // row.shape[1],
         names=[f"sat-{i}" for i in range(row.shape[0])],
         epochs=[datetime(2027, 1 + k, 1, tzinfo=UTC) for k in range(row.shape[1])],
         params=SimpleNamespace(network=SimpleNamespace(names=NODES), panel=panel),
@@ -45,7 +46,7 @@ def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
     results.begin(tmp_path, fleet, PLAN, "title = 'x'\n")
     results.write_rows(tmp_path, 0, make_values([0, 1]), 4, 2)
     results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
-    results.finish(tmp_path, fleet, results.read_rows(tmp_path, 4), {"case_hash": "abc"})
+    results.finish(tmp_path, fleet, results.Scalars(tmp_path, 4), {"case_hash": "abc"})
 
     with xr.open_zarr(tmp_path / results.DATASET) as data:
         assert data["panel_max_c"].dims == ("satellite", "epoch")
@@ -63,6 +64,28 @@ def test_dataset_broadcasts_rows_to_satellites_and_epochs(tmp_path):
     np.testing.assert_array_equal(whole["panel_hottest_c"].isel(cell=-1), fleet.row)
 
 
+@pytest.mark.parametrize(
+    "which",
+    [
+        {"satellite": 2},
+        {"satellite": [2, 0], "epoch": 1},
+        {"epoch": slice(None, None, -1), "time": slice(1, 3)},
+        {"satellite": slice(0, 0)},
+        {"satellite": [0, 1, 0], "time": 4, "node": [1]},
+    ],
+)
+def test_any_part_of_a_run_is_read_by_satellites(tmp_path, which):
+    """Satellites that share rows, in any order: what is read is what the whole has there."""
+    fleet = make_fleet([[2, 3], [0, 1], [2, 3]])
+    results.begin(tmp_path, fleet, PLAN, "")
+    values = make_values([0, 1, 2, 3])
+    values["node_c"] = np.random.default_rng(3).normal(size=values["node_c"].shape).astype(np.float32)
+    results.write_rows(tmp_path, 0, values, 4, 4)
+    whole = xr.DataArray(values["node_c"][fleet.row], dims=("satellite", "epoch", "time", "node"))
+    lazy = results.open_run(tmp_path)["node_c"].isel(which)
+    np.testing.assert_array_equal(lazy.values, whole.isel(which).values)
+
+
 def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
     fleet = make_fleet([[0], [1], [2], [3]])
     results.begin(tmp_path, fleet, PLAN, "")
@@ -71,7 +94,7 @@ def test_failed_rows_are_masked_and_the_others_kept(tmp_path):
     for name in ("panel_max_c", "node_max_c", "node_c"):
         values[name][1] = np.nan
     results.write_rows(tmp_path, 0, values, 4, 4)
-    scalars = results.read_rows(tmp_path, 4)
+    scalars = results.Scalars(tmp_path, 4)
     assert np.isfinite(scalars["panel_max_c"]).all()
     results.finish(tmp_path, fleet, scalars, {})
 
@@ -98,10 +121,10 @@ def test_a_run_goes_on_where_a_mark_is_missing(tmp_path):
 
     assert results.kept_plan(tmp_path, PLAN) == PLAN
     assert results.unfinished(tmp_path, 4, 2) == [2] and results.rows_marked(tmp_path) == 2
-    assert results.read_rows(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
+    assert results.Scalars(tmp_path, 4)["status"].tolist() == [0, 0, results.NOT_RUN, results.NOT_RUN]
     results.write_rows(tmp_path, 2, make_values([2, 3]), 4, 2)
     assert results.unfinished(tmp_path, 4, 2) == []
-    assert results.read_rows(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
+    assert results.Scalars(tmp_path, 4)["panel_max_c"].tolist() == [0, 1, 2, 3]
 
 
 def cut(path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +17,14 @@ import pytest
 import xarray as xr
 from dawndusk.kernels import revolution
 from dawndusk.kernels.panel import extremes
-from dawndusk.solver import build, case, devices, results, run
-from dawndusk.solver.quantities import _status
-from jax.experimental.compilation_cache import compilation_cache
+from dawndusk.solver import build, case, devices, quantities, results, run
+from dawndusk.solver.quantities import DECAYED, HOT, UNKNOWN_INPUT, kept
 
 # A dawn-dusk year in five epochs, the first with an eclipse, on the coarsest panel.
 SMALL = ("epoch.count=5", "run.steps=32", "run.cells=[4, 6]", "run.save=nodes")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Runs of one shape share a program, as they do through the user's cache."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    )
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("xla")), 0.0, -1)):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in zip(names, before):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def load(*overrides):
@@ -88,6 +73,7 @@ def test_rows_converge_and_energy_closes(straight):
 
 def test_extremes_are_those_of_the_series(straight):
     with xr.open_zarr(straight.path / results.DATASET) as data:
+        assert set(data.data_vars) == {*kept(straight.case), "revolution_index"}
         assert data["node_c"].sizes["revolution"] == 5 and data["node_c"].sizes["time"] == 32
         np.testing.assert_allclose(data["node_c"].max("time").values, straight.scalars["node_max_c"])
         mean = (data["array_available_series_kw"] * data["step_s"]).sum("time") / data["step_s"].sum("time")
@@ -139,11 +125,95 @@ def test_a_row_that_fails_leaves_the_others_alone(straight, tmp_path, monkeypatc
     monkeypatch.setattr(build, "build", one_bad)
     bad = run_small(tmp_path)
     assert bad.scalars["status"].tolist() == [0, 0, 0, results.FAILED, 0]
+    assert bad.scalars["reason"].tolist() == [0, 0, 0, UNKNOWN_INPUT, 0]
     for name, value in straight.scalars.items():
         others = [0, 1, 2, 4]
         np.testing.assert_array_equal(bad.scalars[name][others], value[others], err_msg=name)
         if np.issubdtype(value.dtype, np.floating):
             assert (bad.scalars[name][3] == results.FILL).all()
+
+
+def with_row(tree, row, path, change, axis):
+    """A pytree whose leaf at the end of `path` has `change` applied to one row."""
+    name, *rest = path
+    leaf = getattr(tree, name)
+    if rest:
+        return replace(tree, **{name: with_row(leaf, row, rest, change, axis)})
+    leaf = np.moveaxis(np.array(leaf), axis, 0)
+    leaf[row] = change(leaf[row])
+    return replace(tree, **{name: np.moveaxis(leaf, 0, axis)})
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        ("revolutions.orbit.inclination", lambda x: np.nan, UNKNOWN_INPUT),
+        ("revolutions.orbit.semi_major_axis", lambda x: np.inf, UNKNOWN_INPUT),
+        ("revolutions.orbit.semi_major_axis", lambda x: 6.37e6, DECAYED),
+        ("revolutions.orbit.eccentricity", lambda x: 0.2, DECAYED),
+        ("params.network.heat_capacity", lambda x: np.nan * x, UNKNOWN_INPUT),
+        ("params.panel.heat", lambda x: 1e8, HOT),
+        # Hardly an emissivity: the radiator's equilibrium lies beyond 2000 K, which it would take days to reach.
+        ("params.panel.to_space", lambda x: 1e-6 * x, HOT),
+    ],
+    ids=[
+        "no angle",
+        "infinite axis",
+        "below ground",
+        "dips into it",
+        "no capacity",
+        "a furnace",
+        "a mirror",
+    ],
+)
+def test_a_bad_satellite_says_why_and_the_others_keep_every_bit(straight, path, change, reason):
+    """Row 3 of five in one chunk, with the same program."""
+    part, *path = path.split(".")
+    fleet, axis = straight.fleet, 0 if part == "revolutions" else -1
+    tree = with_row(getattr(fleet, part), 3, path, change, axis)
+    if path[-1] == "to_space":
+        # All that the panel emits, and the network's exchange with it.
+        tree = with_row(tree, 3, ["panel", "emission"], change, axis)
+        tree = with_row(tree, 3, ["network", "panel_radiative"], change, axis)
+        tree = with_row(tree, 3, ["network", "to_space"], change, axis)
+        tree = with_row(tree, 3, ["payload", "throttle_floor"], lambda x: 1.0, axis)
+    solver = run.Solver(straight.case, replace(fleet, **{part: tree}), straight.solver.size, run.Walls())
+    solver._program = straight.solver._program
+    found = solver.solve(np.arange(5), series=True)
+    assert found["reason"].tolist() == [0, 0, 0, reason, 0]
+    assert found["status"].tolist() == [0, 0, 0, results.FAILED, 0]
+    wanted = straight.solver.solve(np.arange(5), series=True)
+    for name, value in wanted.items():
+        others = [0, 1, 2, 4]
+        np.testing.assert_array_equal(found[name][others], value[others], err_msg=name)
+
+
+def test_the_gravest_reason_is_given():
+    """Rows: good, not converged, a number lost, hot once and then lost, heading for heat, and bad from the start."""
+    fine = np.full(6, 20.0)
+    lost = fine + np.array([0, 0, np.nan, np.nan, 0, np.nan])
+    q = {name: lost for name in ("panel_max_c", "panel_min_c", "array_available_kw", "payload_power_kw")}
+    q |= {"heat_residual": fine, "bus_residual": fine, "node_max_c": lost[None], "node_min_c": fine[None]}
+    q |= {
+        "status": np.array([0, 1, 2, 2, 1, 2], np.int32),
+        "distance_k": fine + np.array([0, 9, 0, 0, 3e3, 0]),
+    }
+    hot = np.stack([fine, fine + np.array([0, 0, 0, 2500, 0, 0]), lost])
+    record = SimpleNamespace(panel_max=jnp.asarray(hot), nodes=jnp.asarray(hot[:, None]))
+    found = quantities._judged(q, record, jnp.asarray([0, 0, 0, 0, 0, DECAYED], jnp.int32))
+    assert found["reason"].tolist() == [0, quantities.OPEN, quantities.LOST, HOT, HOT, DECAYED]
+    assert found["status"].tolist() == [0, 1, 2, 2, 2, 2]
+
+
+def test_the_order_of_rows_changes_no_bit(straight):
+    """A satellite's numbers do not depend on its place in the chunk, nor on which device has it."""
+    order = np.array([4, 2, 0, 3, 1] * 6)
+    found, wanted = (
+        straight.solver.solve(order, series=True),
+        straight.solver.solve(np.arange(5), series=True),
+    )
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value[order], err_msg=name)
 
 
 def test_payload_power_scales(straight):
@@ -238,7 +308,7 @@ def test_sharded_equals_one_device():
 def test_a_chunk_fits_the_device(straight):
     """Half the rows need about half the memory; no chunk is smaller than a headroom search."""
     solver = run.Solver(straight.case, straight.fleet, devices.even(128), run.Walls())
-    needed = solver._needed()
+    needed = solver.needed()
     solver.fit(needed)
     assert solver.size == 128
     solver.fit(int(0.7 * needed))
