@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .pytree import pytree, static
-from .vector import Vector, choose, combination, cross, dot, less, unit
+from .vector import Vector, choose, combination, cross, dot, unit, without
 
 # A direction is taken as degenerate when less than this part of it (squared sine) is left after projection;
 # above float32 rounding of the projection (1e-14), below any pointing error that matters (1e-5 rad).
@@ -126,7 +126,7 @@ def _any_perpendicular(z) -> Vector:
 
 def _perpendicular(wanted, z, fallback) -> Vector:
     """Unit vector across z nearest to `wanted`; to `fallback` where `wanted` is along z."""
-    across, other = less(wanted, z), less(fallback, z)
+    across, other = without(wanted, z), without(fallback, z)
     # With both along z (a fixed direction of the case, chosen badly) anything across z is as good.
     other = choose(dot(other, other) > DEGENERATE, other, _any_perpendicular(z))
     return unit(choose(dot(across, across) > DEGENERATE, across, other))

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .environment import CAP_NODES, EDGE_ON, FACE_NODES, view_factor_pairs
-from .numerics import over, safe_sqrt, sincos
+from .numerics import safe_sqrt, scaled, sincos
 from .pytree import pytree
 from .rings import (
     VERTICAL,
@@ -249,7 +249,7 @@ def earth_fluxes(
     cos_tilt = jnp.stack([-dot(plane, up) for plane in normals])
     F = jnp.stack(view_factor_pairs(cos_tilt, r_over_R))
     reflected, emitted = jnp.moveaxis(reflected, 1, 0), jnp.moveaxis(emitted, 1, 0)
-    return over(jnp.asarray(solar_flux), jnp.maximum(reflected, 0.0)), over(below, F) + emitted
+    return scaled(jnp.asarray(solar_flux), jnp.maximum(reflected, 0.0)), scaled(below, F) + emitted
 
 
 def _axes(up: Array) -> tuple[Array, Array]:

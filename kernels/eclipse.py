@@ -149,7 +149,9 @@ def shadow(
     Args:
         sun_hat: Unit vector to the Sun, in the axes of the orbit's elements.
         sun_distance: Of the Sun from the Earth's centre [m].
-        flattest: Slope dh/dtheta below which derivatives of a contact no longer grow; rounding if not given.
+        flattest: Slope dh/dtheta below which derivatives of a contact no longer grow; those of the deepest point
+            are left out then, which has no place of its own at a beta angle of 90 deg. If not given rounding is that
+            slope.
     """
     sun = jnp.stack([dot(axis, sun_hat) for axis in perifocal_axes(orbit)])
     cos_noon, sin_noon, cos_beta = noon_direction(sun)
@@ -188,6 +190,8 @@ def shadow(
     (_, lowest), _ = jax.lax.scan(look, jax.lax.stop_gradient((highest, jnp.zeros_like(highest))), table)
     step = jnp.pi / SCAN
     deepest = find_root(slope, lowest - step, lowest + step)
+    if flattest is not None:
+        deepest = jax.lax.stop_gradient(deepest)
     depth = height(deepest)
     edge = jnp.full_like(deepest, jnp.pi / 2)
     found = depth < 0

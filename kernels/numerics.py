@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-def over(x: Float[Array, "*batch"], a: Float[Array, "..."]) -> Float[Array, "..."]:
+def scaled(x: Float[Array, "*batch"], a: Float[Array, "..."]) -> Float[Array, "..."]:
     """x a, with further axes of a before those of x."""
     return x.reshape((1,) * (a.ndim - x.ndim) + x.shape) * a
 
@@ -90,8 +90,10 @@ def arctan2(y: Float[Array, "*batch"], x: Float[Array, "*batch"]) -> Float[Array
 @arctan2.defjvp
 def _(primals, tangents):
     (y, x), (dy, dx) = primals, tangents
-    square = x * x + y * y
-    return arctan2(y, x), dy * (x / square) - dx * (y / square)
+    # Squares of lengths in metres leave float32's range.
+    size = lax.stop_gradient(jnp.maximum(jnp.abs(x), jnp.abs(y)))
+    c, s = x / size, y / size
+    return arctan2(y, x), (dy / size * c - dx / size * s) / (c * c + s * s)
 
 
 def safe_arctan2(y: Float[Array, "*batch"], x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
@@ -116,8 +118,8 @@ def find_root(
 
     Every iteration takes a Newton step, or halves the bracket if that step would leave it, and then halves
     the bracket once more; an element is done when such a step is below the bracket's width times the square root of
-    rounding, or after `iterations`. A last step makes the error rounding if f is smooth, and width / 2^iterations
-    whatever f does. f must act on each element alone. Without a change of sign the result is some point of the
+    rounding, or after `iterations`. A last step makes the error rounding at a simple root of a smooth f, and
+    width / 2^iterations whatever f does. f must act on each element alone. Without a change of sign the result is some point of the
     bracket.
 
     The derivative with respect to whatever f closes over is that of the implicit function theorem, forward

@@ -1,10 +1,10 @@
 """Fluxes of a revolution: means by quadrature laid between shadow edges, greatest and least values.
 
-Everything is counted by eccentric anomaly, one revolution from the point where the shadow is deepest. Direct Sun:
-Gauss-Legendre over the penumbra crossings, and over the sunlit arc cut wherever a plane turns to or from the Sun, so
-that no piece holds a kink. Albedo and infrared know no shadow edge and are periodic: equal steps, which converge
-fastest for a smooth periodic function. Where terminator, limb and a face's own horizon meet they have kinks of order
-5/2, which limit the order.
+Everything is counted by eccentric anomaly. Direct Sun: Gauss-Legendre over the penumbra crossings, and over the
+sunlit arc cut where the planes turn to or from the Sun, twice a revolution at most: further turns are kinks inside a
+piece, as are turns during a crossing. Albedo and infrared know no shadow edge and are periodic: equal steps, which
+converge fastest for a smooth periodic function. Where terminator, limb and a face's own horizon meet they have kinks
+of order 5/2, which limit the order.
 
 Components and planes come first, satellites last: a kernel of many satellites is a loop over nodes of operations on
 whole vectors of satellites.
@@ -33,8 +33,8 @@ from .eclipse import (
     zenith,
 )
 from .environment import albedo_factor_pairs, view_factor_pairs
-from .numerics import arctan2, gauss_legendre, over, safe_sqrt
-from .orbit import Orbit, eccentric_anomaly_at, in_plane, perifocal_axes, period
+from .numerics import arctan2, gauss_legendre, safe_sqrt, scaled
+from .orbit import Orbit, in_plane, perifocal_axes, period
 from .pytree import pytree
 from .revolution import Revolution
 from .vector import combination, dot
@@ -127,7 +127,6 @@ class _Passage(NamedTuple):
     shadow: Shadow
     axes: Array  # perifocal
     contacts: Array  # eccentric anomalies of the shadow's contacts, ascending
-    start: Array  # eccentric anomaly where the shadow is deepest
 
     def at(self, E: Array, normals: Normals) -> _Instant:
         cos_nu, sin_nu, radius = in_plane(E, self.orbit.eccentricity)
@@ -152,9 +151,8 @@ class _Passage(NamedTuple):
 
 def _passage(orbit: Orbit, sun_hat: Array, sun_distance: Array) -> _Passage:
     found = shadow(orbit, sun_hat, sun_distance, FLATTEST)
-    deepest = eccentric_anomaly_at(found.noon + math.pi + found.deepest, orbit.eccentricity)
     contacts = eccentric_contacts(orbit, found)
-    return _Passage(orbit, sun_hat, sun_distance, found, perifocal_axes(orbit), contacts, deepest)
+    return _Passage(orbit, sun_hat, sun_distance, found, perifocal_axes(orbit), contacts)
 
 
 def mean_fluxes(
@@ -180,8 +178,8 @@ def mean_fluxes(
             Static.
     """
     passage = _passage(orbit, sun_hat, sun_distance)
-    solar = over(sources.solar_flux, _direct(passage, normals, n))
-    earthly, _ = _round(passage, sources, normals, n, exact)
+    solar = scaled(sources.solar_flux, _direct(passage, normals, n))
+    earthly, _ = _all_round(passage, sources, normals, n, exact)
     return jnp.concatenate([solar[None], earthly])
 
 
@@ -226,6 +224,10 @@ def revolution_fluxes(
         revolution.earth,
     )
 
+    for axis in along:
+        if axis is not None and axis not in AXES:
+            raise ValueError(f"along: got {axis!r}; one of {', '.join(AXES)}")
+
     def normals(up, ahead):
         axes = body_axes(up, ahead, revolution.sun_hat, revolution.attitude)
         more = []
@@ -265,8 +267,10 @@ def revolution_fluxes(
         absorbed = alpha * (found[0] + found[1]) + epsilon * found[2]
         return jnp.concatenate([found, absorbed[None]])
 
-    solar = over(sources.solar_flux, _direct(passage, normals, n))
-    earthly, extremes = _round(passage, sources, normals, n, exact, track)
+    solar = scaled(sources.solar_flux, _direct(passage, normals, n))
+    earthly, extremes = _all_round(
+        passage, sources, normals, n, exact, _Track(track, [plane for plane, _ in places])
+    )
     peak, least = extremes.peak, extremes.least
     mean = track(jnp.concatenate([solar[None], earthly]))
     times = seconds_from_noon(orbit, passage.shadow)
@@ -293,6 +297,7 @@ def fleet_fluxes(
     n: int = 32,
     along: tuple[str | None, str | None] = (None, None),
     block: int | None = None,
+    exact: bool = False,
 ) -> Fluxes:
     """`revolution_fluxes` of many revolutions: on the first axis of every leaf, and on the last of the result's.
 
@@ -303,18 +308,19 @@ def fleet_fluxes(
     last = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), revolutions)
     rows = revolutions.sun_distance.shape[0]
     if block is None or block >= rows:
-        return revolution_fluxes(last, n, along)
+        return revolution_fluxes(last, n, along, exact)
     blocks = -(-rows // block)
-    # The last rows stand in for those that fill up the last block.
-    take = np.minimum(np.arange(blocks * block), rows - 1).reshape(blocks, block)
-    found = lax.map(
-        lambda index: revolution_fluxes(jax.tree.map(lambda a: a[..., index], last), n, along), take
-    )
+
+    def divided(leaf):
+        # The last row stands in for those that fill up the last block.
+        leaf = jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, blocks * block - rows)], mode="edge")
+        return jnp.moveaxis(leaf.reshape(*leaf.shape[:-1], blocks, block), -2, 0)
 
     def joined(leaf):
         leaf = jnp.moveaxis(leaf, 0, -2)
         return leaf.reshape(*leaf.shape[:-2], blocks * block)[..., :rows]
 
+    found = lax.map(lambda part: revolution_fluxes(part, n, along, exact), jax.tree.map(divided, last))
     return jax.tree.map(joined, found)
 
 
@@ -324,14 +330,15 @@ def fleet_fluxes(
 def _direct(passage: _Passage, normals: Normals, n: int) -> Array:
     """Mean of nu max(0, +-n.s) on both sides of the planes, (2, planes, *batch)."""
     first, last = passage.contacts[3], passage.contacts[0] + 2 * math.pi
-    cuts = [jnp.clip(cut, first, last) for cut in _turns(passage, normals, n)]
+    turn = 2 * math.pi
+    cuts = [jnp.clip(first + (cut - first) % turn, first, last) for cut in _turns(passage, normals, n)]
     ends = jnp.stack(_sorted([first, *cuts, last]))
 
     def add(total, node, crossing):
         E, weight = node
         now = passage.at(E, normals)
         weight = weight * now.radius * (passage.sunlit(now) if crossing else 1.0)
-        return total + over(weight, _both(now.cos_sun)), None
+        return total + scaled(weight, _both(now.cos_sun)), None
 
     # Each piece's nodes, and the crossings'.
     x, weight = (jnp.asarray(a, first.dtype) for a in gauss_legendre(max(3, n // 8)))
@@ -351,53 +358,56 @@ def _both(cos_sun: Array) -> Array:
 
 
 def _turns(passage: _Passage, normals: Normals, n: int) -> list[Array]:
-    """Eccentric anomalies at which the planes turn to or from the Sun, two for each, from `start` on.
+    """Eccentric anomalies at which the planes turn to or from the Sun, two for each.
 
     The first two changes of sign between n points equally spaced all round, by linear interpolation and one more step
-    with the secant's slope: 1e-6 rad with 32. Points that divide the revolution evenly in place of those that a plane
-    lacks.
+    with the secant's slope: 1e-4 rad with 32, which costs the mean its square. Points that divide the revolution
+    evenly in place of those that a plane lacks.
     """
     step = 2 * math.pi / n
+    like = passage.contacts[0]
 
     def cosines(E):
         return passage.at(E, normals).cos_sun
 
-    def look(state, offset):
+    def look(state, E):
         before, seen, found = state
-        now = cosines(passage.start + offset)
-        turned = (before > 0) != (now > 0)
+        now = cosines(jnp.broadcast_to(E, like.shape))
+        # What stays edge-on to the Sun turns by rounding alone.
+        turned = ((before > 0) != (now > 0)) & (jnp.abs(before - now) > 64 * jnp.finfo(now.dtype).eps)
         fall = jnp.where(turned, before - now, 1.0)
-        here = offset - step + step * before / fall, -fall / step
+        here = E - step + step * before / fall, -fall / step
         found = [
             tuple(jnp.where(turned & (seen == k), new, old) for new, old in zip(here, pair, strict=True))
             for k, pair in enumerate(found)
         ]
         return (now, seen + turned.astype(seen.dtype), found), None
 
-    # From half a step before the start on: where an orbit is as its mirror image, planes turn at whole steps.
-    begin = cosines(passage.start - step / 2)
-    planes, batch = len(begin), begin.ndim - 1
-    even = 2 * math.pi * (np.arange(2 * planes) + 0.5) / (2 * planes)
-    even = jnp.asarray(even.reshape(2, planes, *([1] * batch)), begin.dtype) + jnp.zeros_like(begin)[None]
+    points = step * (np.arange(n + 1) + 0.5)
+    begin = cosines(jnp.full_like(like, points[0]))
+    planes = len(begin)
+    even = jnp.asarray(2 * math.pi * (np.arange(2 * planes) + 0.5) / (2 * planes), like.dtype)
+    even = jnp.broadcast_to(even.reshape(2, planes, *[1] * like.ndim), (2, *begin.shape))
     none = [(even[k], jnp.ones_like(begin)) for k in (0, 1)]
     seen = jnp.zeros(begin.shape, jnp.int32)
-    offsets = jnp.asarray(step * (np.arange(n) + 0.5), begin.dtype)
-    (_, seen, found), _ = lax.scan(look, (begin, seen, none), offsets)
+    (_, seen, found), _ = lax.scan(look, (begin, seen, none), jnp.asarray(points[1:], like.dtype))
 
     def improve(_, guess):
-        offset, slope, there, plane = guess
-        miss = cosines(passage.start + offset)[plane] / slope
-        offset = offset - jnp.where(there, jnp.clip(miss, -step, step), 0.0)
-        return None, passage.start + jnp.where(offset < 0, offset + 2 * math.pi, offset)
+        E, slope, there, plane = guess
+        miss = cosines(E)[plane] / slope
+        return None, E - jnp.where(there, jnp.clip(miss, -step, step), 0.0)
 
-    offset, slope = (jnp.concatenate(x) for x in zip(*found))
+    E, slope = (jnp.concatenate(x) for x in zip(*found))
     there = jnp.concatenate([seen > 0, seen > 1])
     which = jnp.asarray(np.tile(np.arange(planes), 2))
-    return list(lax.scan(improve, None, (offset, slope, there, which))[1])
+    return list(lax.scan(improve, None, (E, slope, there, which))[1])
 
 
 def _sorted(values: list[Array]) -> list[Array]:
-    """In ascending order, element by element; the first is the least and the last the greatest already."""
+    """In ascending order, element by element; the first is the least and the last the greatest already.
+
+    A network of minima and maxima: XLA's sort takes one element of the batch after the other on a CPU.
+    """
     values = list(values)
     for k in range(len(values) - 2):
         for i in range(1 + k % 2, len(values) - 2, 2):
@@ -414,6 +424,7 @@ class _Seen(NamedTuple):
 
     value: Array
     bright: Array  # in full Sun
+    facing: Array  # the Sun, by face
 
 
 class _Extremes(NamedTuple):
@@ -425,15 +436,24 @@ class _Extremes(NamedTuple):
     last: _Seen
 
 
-def _round(
-    passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: Callable | None = None
-) -> tuple[Array, _Extremes | None]:
-    """Means of albedo and infrared, (2, 2, planes, *batch), and extremes of what `track` makes of the incident flux.
+class _Track(NamedTuple):
+    """What extremes are looked for of.
 
-    Args:
-        track: From incident flux (3, 2, planes, *batch) to (4, faces, *batch), of which the rows 1 and 2 are free of
+    Attributes:
+        values: From incident flux (3, 2, planes, *batch) to (4, faces, *batch), of which the rows 1 and 2 are free of
             direct Sun.
+        planes: Of the faces.
     """
+
+    values: Callable[[Array], Array]
+    planes: list[int]
+
+
+def _all_round(
+    passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: _Track | None = None
+) -> tuple[Array, _Extremes | None]:
+    """Means of albedo and infrared, (2, 2, planes, *batch), and extremes."""
+    like = passage.contacts[0]
 
     def fluxes(E):
         now = passage.at(E, normals)
@@ -445,36 +465,37 @@ def _round(
         reflected = jnp.stack(albedo_factor_pairs(now.cos_tilt, now.cos_zenith, now.cos_sun, H, exact))
         infrared = jnp.stack(view_factor_pairs(now.cos_tilt, H))
         sunlight = sources.solar_flux * sources.albedo
-        return now, jnp.stack([over(sunlight, reflected), over(sources.infrared, infrared)])
+        return now, jnp.stack([scaled(sunlight, reflected), scaled(sources.infrared, infrared)])
 
     def see(now, earthly):
         lit = passage.sunlit(now)
-        solar = over(sources.solar_flux * lit, _both(now.cos_sun))
-        return _Seen(track(jnp.concatenate([solar[None], earthly])), lit > FULL)
+        solar = scaled(sources.solar_flux * lit, _both(now.cos_sun))
+        facing = jnp.stack([now.cos_sun[plane] > 0 for plane in track.planes])
+        return _Seen(track.values(jnp.concatenate([solar[None], earthly])), lit > FULL, facing)
 
     def look(state, node):
         E, weight, between = node
         mean, extremes = state
         now, earthly = fluxes(E)
-        mean = mean + over(weight * now.radius, earthly)
+        mean = mean + scaled(weight * now.radius, earthly)
         if track is not None:
             extremes = _reached(extremes, see(now, earthly), between)
         return (mean, extremes), None
 
     # Two nodes more, ahead of the first, so that every one has neighbours; without extremes none of them is needed.
     k = np.arange(0 if track is None else -2, n)
-    E = [passage.start + x for x in (2 * math.pi / n * (k + 0.5)).tolist()]
+    E = [jnp.full_like(like, x) for x in 2 * math.pi / n * (k + 0.5)]
     weight, between = (k >= 0) / n, k >= 0
-    now, earthly = jax.eval_shape(fluxes, passage.start)
+    now, earthly = jax.eval_shape(fluxes, like)
     extremes = None
     if track is not None:
         E += list(passage.contacts)
         weight, between = np.append(weight, np.zeros(4)), np.append(between, np.zeros(4, bool))
-        value = jnp.zeros_like(jax.eval_shape(see, now, earthly).value)
-        dark = _Seen(value, jnp.zeros(passage.start.shape, bool))
-        extremes = _Extremes(value - jnp.inf, value + jnp.inf, dark, dark)
-    nodes = jnp.stack(E), jnp.asarray(weight, passage.start.dtype), jnp.asarray(between)
-    (mean, extremes), _ = lax.scan(look, (jnp.zeros_like(earthly), extremes), nodes)
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(see, now, earthly))
+        extremes = _Extremes(none.value - jnp.inf, none.value + jnp.inf, none, none)
+    nodes = jnp.stack(E), jnp.asarray(weight, like.dtype), jnp.asarray(between)
+    zero = jnp.zeros(earthly.shape, earthly.dtype)
+    (mean, extremes), _ = lax.scan(look, (zero, extremes), nodes)
     return mean, extremes
 
 
@@ -482,9 +503,11 @@ def _reached(seen: _Extremes, now: _Seen, between: Array) -> _Extremes:
     """One node more; where `between`, also the extreme of the parabola through the last three, in the middle."""
     a, b, c = seen.before.value, seen.last.value, now.value
     bend = 2 * b - a - c
+    # Across an edge of the shadow, or where the face turns to or from the Sun, there is no parabola.
     bright = seen.before.bright & seen.last.bright & now.bright
-    # Across an edge of the shadow there is no parabola.
-    smooth = jnp.stack([bright, *[jnp.ones_like(bright)] * 2, bright])[:, None] & between
+    steady = (seen.before.facing == seen.last.facing) & (seen.last.facing == now.facing)
+    sunlit = bright[None] & steady
+    smooth = jnp.stack([sunlit, *[jnp.ones_like(sunlit)] * 2, sunlit]) & between
     top = smooth & (b >= a) & (b >= c) & (bend > 0)
     bottom = smooth & (b <= a) & (b <= c) & (bend < 0)
     beyond = (c - a) ** 2 / (8 * jnp.where(top | bottom, bend, 1.0))

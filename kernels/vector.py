@@ -43,7 +43,7 @@ def unit(a) -> Vector:
     return x, y, z
 
 
-def less(a, z) -> Vector:
+def without(a, z) -> Vector:
     """a without its part along the unit vector z."""
     return combination((1.0, a), (-dot(a, z), z))
 

@@ -173,13 +173,15 @@ def _named_file(name: str, folder: Path, key: str) -> Path:
     got = f"{key}: got {show(name)}; "
     try:
         # A pipe or a device may never end.
-        if found.exists() and not found.is_file():
-            raise CaseError(f"{got}is not a file")
-        found.open("rb").close()
+        endless = found.exists() and not found.is_file()
+        if not endless:
+            found.open("rb").close()
     except OSError as error:
         raise CaseError(got + _lower(error.strerror or "cannot be read")) from None
     except ValueError:  # a zero byte
         raise CaseError(f"{got}no path has such characters") from None
+    if endless:
+        raise CaseError(f"{got}is not a file")
     return found
 
 

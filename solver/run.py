@@ -533,8 +533,6 @@ def conclude(outcome: Outcome) -> None:
         "mode": outcome.case.run.mode,
         "maps_and_series": "on dimension revolution; revolution_index gives it for satellite and epoch",
     }
-    if fleet.left_out:
-        attributes["left_out"] = "\n".join(fleet.left_out)
     if outcome.accuracy is not None:
         attributes["discretisation_errors"] = json.dumps(outcome.accuracy, allow_nan=False)
     if not outcome.interrupted:
@@ -553,6 +551,8 @@ def described(outcome: Outcome) -> dict[str, Any]:
         "device": outcome.devices.get("kind", ""),
         **{name: outcome.devices[key] for name, key in MACHINE.items() if key in outcome.devices},
     }
+    if outcome.fleet.left_out:
+        attributes["left_out"] = "\n".join(outcome.fleet.left_out)
     if outcome.solved_now:
         attributes |= {
             "rows_per_s": round(outcome.rate, 3),

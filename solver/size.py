@@ -14,8 +14,8 @@ from .schema import Case, ClusterOrbit, SunSynchronousOrbit, TleOrbit, WalkerOrb
 
 # Bytes that a fleet holds for each, as measured and rounded down.
 PER_SATELLITE = 150  # its name and mean elements
-PER_PLACE = 8  # which row is a satellite's at an epoch
-PER_ROW = 150  # elements, Sun and flux of a revolution
+PER_PLACE = 4  # which row is a satellite's at an epoch
+PER_ORBIT = 48  # elements of a plane at an epoch
 MOST_ROWS = 2**31 - 1  # that the dataset's revolution_index can name
 # Panel maps and series on disk are compressed, to a half where they are smooth; this is left of them at the least.
 COMPRESSED = 0.1
@@ -39,7 +39,12 @@ def counts(case: Case) -> dict[str, int]:
 
 def rows(case: Case) -> int:
     """Distinct revolutions: planes at epochs, or satellites at epochs where every one differs."""
-    shared = () if case.spread is not None else ("orbit.satellites_per_plane", "orbit.satellites")
+    return orbits(case) if case.spread is None else math.prod(counts(case).values())
+
+
+def orbits(case: Case) -> int:
+    """Planes at epochs."""
+    shared = "orbit.satellites_per_plane", "orbit.satellites"
     return math.prod(count for key, count in counts(case).items() if key not in shared)
 
 
@@ -65,7 +70,7 @@ def refuse_fleet(case: Case) -> None:
     said = (
         f"{case.source}: {' x '.join(several)}: got {' x '.join(f'{count:,}' for count in several.values())}"
     )
-    needed = PER_PLACE * places + PER_SATELLITE * (places // case.epoch.count) + PER_ROW * rows(case)
+    needed = PER_PLACE * places + PER_SATELLITE * (places // case.epoch.count) + PER_ORBIT * orbits(case)
     have = devices.machine_memory()
     if needed > have:
         raise CaseError(

@@ -231,8 +231,8 @@ def _averaged(r: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.ndarray:
     middle = (longitude - phase)[..., longitude.shape[-1] // 2, None]
     away = longitude - phase - middle
     longitude = middle + away - 2 * math.pi * np.round(away / (2 * math.pi))
-    mean = [np.mean(x, axis=-1) for x in (a, k, h, q, p, longitude)]
-    raan, turned = np.arctan2(mean[4], mean[3]), np.arctan2(mean[2], mean[1])
+    a, k, h, q, p, longitude = (np.mean(x, axis=-1) for x in (a, k, h, q, p, longitude))
+    raan, turned = np.arctan2(p, q), np.arctan2(h, k)
     return np.stack(
         [
             a,

@@ -241,13 +241,13 @@ def test_tle_meets_the_shadow_of_an_independent_propagator(case):
 
 def test_half_the_samples_do_for_nearly_circular_orbits(monkeypatch):
     """Within 0.1 s along the orbit, and as much in radius, at ten instants over three days."""
-    sets = tle.parse([line for case in CASES for line in (case["l1"], case["l2"])])
+    sets, _ = tle.parse([line for case in CASES for line in (case["l1"], case["l2"])])
     epochs = [datetime(2000 + int(s.line1[18:20]), 1, 1).toordinal() + 1_721_423.5 for s in sets]
     for one, midnight in zip(sets, epochs):
         day, fraction = np.full(10, midnight), float(one.line1[20:32]) + np.linspace(0, 3, 10)
-        half = tle.elements([one], day, fraction)
+        half, _ = tle.elements([one], day, fraction)
         monkeypatch.setattr(tle, "NEARLY_CIRCULAR", 0.0)
-        whole = tle.elements([one], day, fraction)
+        whole, _ = tle.elements([one], day, fraction)
         monkeypatch.undo()
         a = whole["semi_major_axis"]
         along = sum(half[name] - whole[name] for name in ("arg_perigee", "mean_anomaly"))

@@ -231,7 +231,7 @@ def test_rows_have_their_season(tmp_path):
     np.testing.assert_allclose(zonal[1, 0, 0] - zonal[0, 0, 0], 0.01 * (5.18 - 0.82), atol=6e-4)
     loads = jax.eval_shape(jax.vmap(lambda r: revolution_loads(r, 16), out_axes=-1), fleet.revolutions)
     assert loads.incident.shape == (16, 3, 3, 2)
-    assert advance(fleet, 1000).earth.zonal.shape == zonal.shape
+    assert advance(fleet, 1000, np.arange(2)).earth.zonal.shape == zonal.shape
 
 
 def test_knocke_follows_date_and_distance():

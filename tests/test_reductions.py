@@ -32,6 +32,7 @@ def fleet_of(group, epochs):
         params=SimpleNamespace(network=SimpleNamespace(names=NODES), panel=panel),
         mass_kg=575.0,
         revolutions=np.zeros(rows),
+        left_out=(),
     )
 
 

@@ -3,9 +3,10 @@
 import shutil
 import tomllib
 
+import jax
 import numpy as np
 import pytest
-from dawndusk.solver import build, devices, results, size
+from dawndusk.solver import build, constellation, devices, results, size
 from dawndusk.solver import case as cases
 from dawndusk.solver import run as runner
 
@@ -80,8 +81,8 @@ def test_bound_is_what_the_arrays_take(monkeypatch):
     """Thrice the fleet's own large arrays are enough, a tenth of them is not."""
     case = plate("orbit.planes=2", "spread={}", "epoch.count=500")
     fleet = build.build(case)
-    orbits = sum(getattr(fleet.orbits, name).nbytes for name in ("semi_major_axis", "eccentricity", "raan"))
-    held = fleet.row.nbytes + 2 * orbits + sum(len(name) + 57 for name in fleet.names)
+    orbits = sum(leaf.nbytes for leaf in jax.tree.leaves(constellation.constellation(case).planes))
+    held = fleet.row.nbytes + orbits + sum(len(name) + 57 for name in fleet.names)
     monkeypatch.setattr(devices, "machine_memory", lambda: 3 * held)
     size.refuse_fleet(case)
     monkeypatch.setattr(devices, "machine_memory", lambda: held // 10)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dawndusk.solver import cli, plots, run, summary
+from dawndusk.solver import cli, drawing, run, summary
 from dawndusk.solver import limits as bounds
 from dawndusk.solver.limits import Limit
 from rich.console import Console
@@ -269,7 +269,7 @@ def test_brackets_in_a_users_words_are_no_markup(tmp_path):
 
 
 def test_dollars_in_a_title_are_no_formula(tmp_path):
-    with plots._drawing():
+    with drawing.drawing():
         import matplotlib.pyplot as plt
 
         figure, axis = plt.subplots()

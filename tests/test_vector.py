@@ -17,7 +17,7 @@ def test_products_are_numpys():
     np.testing.assert_allclose(vector.dot(a, b), np.sum(a * b, axis=0), rtol=1e-14)
     np.testing.assert_allclose(vector.cross(a, b), np.cross(a, b, axis=0), rtol=1e-14)
     np.testing.assert_allclose(vector.combination((2.0, a), (-b[0], b)), 2 * a - b[:1] * b, rtol=1e-14)
-    across = vector.less(a, unit(b))
+    across = vector.without(a, unit(b))
     np.testing.assert_allclose(vector.dot(across, b), 0, atol=1e-14)
 
 
