@@ -50,7 +50,7 @@ SOLAR, ALBEDO, INFRARED = 1361.0, 0.3, 237.0
 FACES = orbit_average.BODY_FACES
 ALONG = "+x", "+z"  # radiator and array lie on body planes
 BLOCK = 1024  # revolutions whose intermediate values stay in a core's second-level cache
-CHUNK = 32 * BLOCK  # rows that a device takes at once
+CHUNK = 8 * BLOCK  # rows that a device takes at once
 NODES = 32
 SAMPLES = 360  # in time, of a peer
 SAMPLE = 1000  # rows, drawn from the year, on which errors are taken
@@ -450,9 +450,8 @@ def report(options):
     for name, (function, asked) in OURS.items():
         made, compiling = compiled(function, fleet(np.arange(chunk)))
         found = [x[:SAMPLE] for x in asked(made(sample[np.arange(chunk) % SAMPLE]))]
-        spent, busy, mean = min(
-            (solve(made, asked, fleet, chunk, count) for _ in range(options.repeats)), key=lambda x: x[0]
-        )
+        runs = [solve(made, asked, fleet, chunk, count) for _ in range(options.repeats)]
+        spent, busy, mean = min(runs, key=lambda run: run[0])
         print(
             f"{name}: compiled in {compiling:.1f} s; {count} rows in {spent:.2f} s, processor time {busy:.2f} s; "
             f"mean fluxes {', '.join(f'{x:.2f}' for x in mean.mean(axis=1))} W/m2"
@@ -617,8 +616,8 @@ def convergence(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="time all rows of the year")
-    parser.add_argument("--chunks", type=int, default=3, help="chunks of rows that are timed otherwise")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chunks", type=int, default=12, help="chunks of rows that are timed otherwise")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; empty for none")
     parser.add_argument("--convergence", metavar="PNG", help="draw errors against nodes, and stop")
     options = parser.parse_args()
