@@ -177,9 +177,9 @@ def faces(both_sides):
 def means(rows: Rows, n=NODES, exact=False):
     """`mean_fluxes` on the body faces, (3, 6, rows)."""
     d = rows.sun_distance
-    earth = orbit_average.Earth(solar_flux(d), *(jnp.full_like(d, x) for x in (ALBEDO, INFRARED, R_EARTH)))
+    sources = orbit_average.Sources(solar_flux(d), *(jnp.full_like(d, x) for x in (ALBEDO, INFRARED, R_EARTH)))
     planes = body_planes(rows.sun_hat)
-    return faces(orbit_average.mean_fluxes(rows.orbit, rows.sun_hat, d, earth, planes, n, exact))
+    return faces(orbit_average.mean_fluxes(rows.orbit, rows.sun_hat, d, sources, planes, n, exact))
 
 
 def sunlight(rows: Rows, n=NODES):
@@ -550,7 +550,7 @@ def by_nodes(n):
     """Mean fluxes (3, 2, planes, orbits) with n nodes."""
     orbit, sun_hat, planes = spread()
     d = np.full(len(SPREAD), AU)
-    earth = orbit_average.Earth(*(np.full_like(d, x) for x in (SOLAR, ALBEDO, INFRARED, R_EARTH)))
+    sources = orbit_average.Sources(*(np.full_like(d, x) for x in (SOLAR, ALBEDO, INFRARED, R_EARTH)))
     return np.asarray(
         jax.jit(lambda d: orbit_average.mean_fluxes(orbit, sun_hat, d, earth, planes, n, True))(d)
     )

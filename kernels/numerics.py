@@ -119,8 +119,8 @@ def find_root(
     Every iteration takes a Newton step, or halves the bracket if that step would leave it, and then halves
     the bracket once more; an element is done when such a step is below the bracket's width times the square root of
     rounding, or after `iterations`. A last step makes the error rounding at a simple root of a smooth f, and
-    width / 2^iterations whatever f does. f must act on each element alone. Without a change of sign the result is some point of the
-    bracket.
+    width / 2^iterations whatever f does. f must act on each element alone. Without a change of sign the result is
+    some point of the bracket.
 
     The derivative with respect to whatever f closes over is that of the implicit function theorem, forward
     and reverse and to any order; the ends of the bracket carry none. At a double root (df/dx = 0), where

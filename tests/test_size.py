@@ -56,7 +56,7 @@ def test_gigantic_fleet_is_refused_with_keys_count_and_bound(no_work, tmp_path):
             start()
         assert str(caught.value).startswith(
             "mine.toml: orbit.planes x orbit.satellites_per_plane x epoch.count: got 100,000 x 100,000 x 20,000,"
-            " 200,000,000,000,000 satellites at epochs, which take at least 1.6 PB of memory; this machine has "
+            " 200,000,000,000,000 satellites at epochs, which take at least 801.6 TB of memory; this machine has "
         )
 
 
