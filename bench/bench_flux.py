@@ -177,7 +177,9 @@ def faces(both_sides):
 def means(rows: Rows, n=NODES, exact=False):
     """`mean_fluxes` on the body faces, (3, 6, rows)."""
     d = rows.sun_distance
-    sources = orbit_average.Sources(solar_flux(d), *(jnp.full_like(d, x) for x in (ALBEDO, INFRARED, R_EARTH)))
+    sources = orbit_average.Sources(
+        solar_flux(d), *(jnp.full_like(d, x) for x in (ALBEDO, INFRARED, R_EARTH))
+    )
     planes = body_planes(rows.sun_hat)
     return faces(orbit_average.mean_fluxes(rows.orbit, rows.sun_hat, d, sources, planes, n, exact))
 

@@ -57,9 +57,19 @@ def test_arc_tangent_of_single_precision():
     np.testing.assert_allclose(found, np.arctan2(y.astype(float), x.astype(float)), rtol=2.5e-7)
     axes = jnp.asarray([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]], jnp.float32)
     np.testing.assert_allclose(numerics.arctan2(*axes.T), [0, np.pi / 2, np.pi, -np.pi / 2], rtol=1e-7)
-    check_grads(
-        jax.jit(numerics.arctan2), (jnp.asarray(y[:5], float), jnp.asarray(x[:5], float)), 2, rtol=1e-5
-    )
+    near = [jnp.asarray(f(angle[:5])) for f in (np.sin, np.cos)]
+    check_grads(jax.jit(numerics.arctan2), near, 2, rtol=1e-5)
+
+
+def test_slopes_of_an_arc_tangent_of_lengths_in_metres():
+    """The Sun's radius and distance: their fourth powers leave float32's range."""
+    y, x = 6.957e8, 1.496e11
+    for dtype, rtol in ((jnp.float64, 1e-12), (jnp.float32, 1e-6)):
+        args = jnp.asarray(y, dtype), jnp.asarray(x, dtype)
+        first = jax.grad(numerics.arctan2, (0, 1))(*args)
+        np.testing.assert_allclose(first, [x / (x * x + y * y), -y / (x * x + y * y)], rtol=rtol)
+        second = jax.grad(jax.grad(numerics.arctan2))(*args)
+        np.testing.assert_allclose(second, -2 * x * y / (x * x + y * y) ** 2, rtol=10 * rtol)
 
 
 def cube_root(a):

@@ -492,6 +492,11 @@ def test_impossible_temperatures_are_failures():
     good |= {"panel_max_c": jnp.full(rows, 40.0), "panel_min_c": jnp.array([-273.15, -273.2, 20.0, 20.0])}
     good |= {"payload_power_kw": jnp.zeros(rows), "node_max_c": jnp.full((2, rows), 30.0)}
     good |= {"node_min_c": jnp.full((2, rows), 10.0).at[1, 2].set(-280.0)}
-    assert _status(good).tolist() == [0, 2, 2, 0]
-    assert _status(good | {"status": jnp.array([1, 0, 0, 1])}).tolist() == [1, 2, 2, 1]
-    assert _status(good | {"panel_max_c": jnp.array([40, 40, 40, 1e14])}).tolist() == [0, 2, 2, 2]
+
+    def judged(q, hottest=(313.0,) * rows):
+        record = SimpleNamespace(panel_max=jnp.asarray([hottest]), nodes=jnp.full((1, 2, rows), 303.0))
+        return quantities._judged(q, record, None)["status"].tolist()
+
+    assert judged(good) == [0, 2, 2, 0]
+    assert judged(good | {"status": jnp.array([1, 0, 0, 1])}) == [1, 2, 2, 1]
+    assert judged(good, (313.0, 313.0, 313.0, 1e14)) == [0, 2, 2, 2]
