@@ -554,7 +554,7 @@ def by_nodes(n):
     d = np.full(len(SPREAD), AU)
     sources = orbit_average.Sources(*(np.full_like(d, x) for x in (SOLAR, ALBEDO, INFRARED, R_EARTH)))
     return np.asarray(
-        jax.jit(lambda d: orbit_average.mean_fluxes(orbit, sun_hat, d, earth, planes, n, True))(d)
+        jax.jit(lambda d: orbit_average.mean_fluxes(orbit, sun_hat, d, sources, planes, n, True))(d)
     )
 
 
