@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -226,6 +227,37 @@ def test_an_earth_that_varies_is_that_of_the_loads():
     np.testing.assert_allclose(ours, np.sum(weight * incident, axis=1), rtol=0, atol=0.05)
 
 
+def test_extremes_where_a_face_turns_in_full_sun():
+    """A tilted radiator, orbits without eclipse: what a face absorbs has a kink where it turns to or from the Sun."""
+    fleet = satellites("nadir")
+    n = len(ORBITS)
+    beta = np.radians(np.linspace(62, 80, n))
+    sun = np.stack([np.cos(beta), 0 * beta, np.sin(beta)], 1)
+    orbit = Orbit(jnp.full(n, R_EARTH + 1.4e6), *(jnp.zeros(n) for _ in range(5)))
+    fleet = replace(fleet, orbit=orbit, sun_hat=jnp.asarray(sun))
+    found = jax.jit(lambda fleet: orbit_average.fleet_fluxes(fleet, 64))(fleet)
+    incident = np.asarray(dense(fleet)[0])
+    s = fleet.surfaces
+    for face in (0, 1):
+        alpha, eps = float(s.radiator_solar_absorptance[0, face]), float(s.radiator_emissivity[0, face])
+        absorbed = alpha * incident[:, :, :2, face].sum(axis=2) + eps * incident[:, :, 2, face]
+        # Half the step to the nearest node at a kink: 0.05 rad of a slope of some 100 W/m2.
+        np.testing.assert_allclose(found.absorbed_least[6 + face], absorbed.min(axis=1), rtol=0, atol=1.0)
+        np.testing.assert_allclose(found.absorbed_peak[6 + face], absorbed.max(axis=1), rtol=0, atol=1.0)
+
+
+def test_a_row_that_is_not_a_number_leaves_the_others_alone():
+    fleet = satellites("nadir", jnp.float32)
+    f = jax.jit(lambda fleet: orbit_average.fleet_fluxes(fleet, 32))
+    broken = replace(
+        fleet, orbit=replace(fleet.orbit, eccentricity=fleet.orbit.eccentricity.at[2].set(jnp.nan))
+    )
+    others = np.array([0, 1, 3, 4])
+    for good, bad in zip(jax.tree.leaves(f(fleet)), jax.tree.leaves(f(broken)), strict=True):
+        np.testing.assert_array_equal(np.asarray(bad)[..., others], np.asarray(good)[..., others])
+    assert np.isnan(f(broken).absorbed[:, 2]).all()
+
+
 def test_blocks_and_known_axes_change_nothing():
     """Rows by blocks of two, and planes that coincide with the body's."""
     fleet = satellites("nadir")
@@ -363,6 +395,49 @@ def test_reverse_mode_agrees_with_forward_where_directions_degenerate(f, points)
     assert np.all(np.isfinite(gradient))
     along = np.sum(np.asarray(weights * forward), axis=(0, 1, 2))
     np.testing.assert_allclose(np.sum(gradient * way, axis=0), along, rtol=1e-8, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_derivative_by_eccentricity_with_the_sun_near_the_orbit_normal(dtype):
+    """Where the shadow's deepest point has no place of its own: as many nodes again change nothing."""
+
+    @partial(jax.jit, static_argnums=1)
+    def slopes(beta, n):
+        def f(e):
+            orbit, sun = circular(jnp.full_like(beta, R_EARTH + 6.5e5), beta)
+            orbit = replace(orbit, eccentricity=e, arg_perigee=jnp.full_like(e, 0.7))
+            distance = jnp.full_like(e, AU)
+            return orbit_average.mean_fluxes(orbit, sun, distance, sources_like(e), normals_under(sun), n)
+
+        e = jnp.full_like(beta, 1e-3)
+        return jax.jvp(f, (e,), (jnp.ones_like(e),))[1]
+
+    beta = jnp.asarray(np.radians([85, 89, 89.99, 90]), dtype)
+    few, many = slopes(beta, 64), slopes(beta, 128)
+    assert few.dtype == dtype
+    # Of derivatives of up to 400 W/m2; float32 leaves 1e-4 of the fluxes' own size, some 1,000 W/m2.
+    np.testing.assert_allclose(few, many, rtol=1e-3, atol=0.05 if dtype == jnp.float64 else 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["sun", "yaw"])
+def test_derivatives_of_whole_satellites_are_finite(law):
+    """Of faces that stay edge-on to the Sun, too, and of extremes; direct Sun's meet central differences."""
+    fleet = satellites(law)
+
+    def f(raise_by):
+        orbit = replace(fleet.orbit, semi_major_axis=fleet.orbit.semi_major_axis + 1e6 * raise_by)
+        found = orbit_average.fleet_fluxes(replace(fleet, orbit=orbit), 32)
+        return found.incident, found.peak, found.absorbed_least
+
+    here = jnp.asarray(0.0)
+    slopes = jax.jit(lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1])(here)
+    assert all(np.all(np.isfinite(leaf)) for leaf in slopes)
+    value = jax.jit(lambda x: f(x)[0])
+    central = (value(here + 1e-6) - value(here - 1e-6)) / 2e-6
+    scale = 1e-5 * float(jnp.max(jnp.abs(central)))
+    np.testing.assert_allclose(slopes[0], central, rtol=1e-5, atol=scale)
 
 
 def test_albedo_on_one_face_is_the_exact_kernels():
