@@ -271,6 +271,7 @@ def test_blocks_and_known_axes_change_nothing():
         np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_precision_meets_double():
     double, single = (satellites("nadir", dtype) for dtype in (jnp.float64, jnp.float32))
     f = jax.jit(lambda fleet: orbit_average.fleet_fluxes(fleet, 32))
