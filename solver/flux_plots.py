@@ -141,7 +141,7 @@ def draw_fluxes(season: Season, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     parts = (
-        (season.radiator, "inferno", "absorbed by the radiator,\nboth faces [W/m$^2$]"),
+        (season.radiator, "inferno", "absorbed by the radiator,\nboth faces [W/m²]"),
         (season.eclipse, "cividis", "eclipse\n[min a revolution]"),
     )
     few = len(season.radiator) <= FEW
@@ -196,7 +196,9 @@ def draw_season(season: Season, path: Path) -> Path:
         image = axes[0].pcolormesh(
             edges, BETA_BINS, share, cmap="viridis", norm=colors.LogNorm(), rasterized=True
         )
-        figure.colorbar(image, ax=axes[0], label="satellites in\n2 deg of beta [%]", pad=0.02)
+        marks = figure.colorbar(image, ax=axes[0], label="satellites in\n2 deg of beta [%]", pad=0.02)
+        marks.ax.yaxis.set_major_formatter("{x:g}")
+        marks.ax.yaxis.set_minor_formatter("{x:g}")
         seen = np.flatnonzero(share.any(axis=1))
         axes[0].set_ylim(BETA_BINS[seen[0]], BETA_BINS[seen[-1] + 1])
         axes[1].plot(epochs, season.longest, color=RED, label="longest")
