@@ -227,6 +227,7 @@ def test_an_earth_that_varies_is_that_of_the_loads():
     np.testing.assert_allclose(ours, np.sum(weight * incident, axis=1), rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_extremes_where_a_face_turns_in_full_sun():
     """A tilted radiator, orbits without eclipse: what a face absorbs has a kink where it turns to or from the Sun."""
     fleet = satellites("nadir")
@@ -399,8 +400,7 @@ def test_reverse_mode_agrees_with_forward_where_directions_degenerate(f, points)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
-def test_derivative_by_eccentricity_with_the_sun_near_the_orbit_normal(dtype):
+def test_derivative_by_eccentricity_with_the_sun_near_the_orbit_normal():
     """Where the shadow's deepest point has no place of its own: as many nodes again change nothing."""
 
     @partial(jax.jit, static_argnums=1)
@@ -414,11 +414,9 @@ def test_derivative_by_eccentricity_with_the_sun_near_the_orbit_normal(dtype):
         e = jnp.full_like(beta, 1e-3)
         return jax.jvp(f, (e,), (jnp.ones_like(e),))[1]
 
-    beta = jnp.asarray(np.radians([85, 89, 89.99, 90]), dtype)
-    few, many = slopes(beta, 64), slopes(beta, 128)
-    assert few.dtype == dtype
-    # Of derivatives of up to 400 W/m2; float32 leaves 1e-4 of the fluxes' own size, some 1,000 W/m2.
-    np.testing.assert_allclose(few, many, rtol=1e-3, atol=0.05 if dtype == jnp.float64 else 1.0)
+    beta = jnp.asarray(np.radians([85, 89, 89.99, 90]))
+    # Of derivatives of up to 400 W/m2.
+    np.testing.assert_allclose(slopes(beta, 64), slopes(beta, 128), rtol=1e-3, atol=0.05)
 
 
 @pytest.mark.slow
