@@ -351,6 +351,8 @@ def _text(detail: Mapping[str, Any], place: tuple[str | int, ...]) -> tuple[str,
             return key, "is no name; must be lower-case letters, digits and _, a letter first"
         case "string_too_long":
             return key, f"is too long a name; at most {context['max_length']} characters"
+        case "too_short":
+            return key, f"got {context['actual_length']} entries; must be at least {context['min_length']}"
         case "too_long":
             return key, f"got {context['actual_length']} entries; must be at most {context['max_length']}"
         case "tuple_type" | "list_type":

@@ -311,3 +311,20 @@ def test_series_of_a_table_is_near_it(tmp_path):
     january = np.asarray(earth.ground(earth.Earth(jax.numpy.asarray(months[0])), jax.numpy.asarray(place)))
     # A kink at the equator of 0.004 per degree; degree 6.
     np.testing.assert_allclose(january[0], np.asarray(grid.albedo)[:, 0], atol=0.02)
+
+
+def test_a_table_in_the_case_that_is_too_short_is_said_in_words():
+    changes = [
+        'environment={earth = "grid", earth_file = "x.csv"}',
+        "environment.earth_table={latitude_deg = [0]}",
+    ]
+    data = tomllib.loads(PLATE)
+    for change in (
+        *changes,
+        "environment.earth_table.albedo=[[]]",
+        "environment.earth_table.infrared_w_m2=[[]]",
+    ):
+        cases.override(data, change)
+    with pytest.raises(cases.CaseError) as caught:
+        cases.validate(data, "mine.toml")
+    assert "environment.earth_table.infrared_w_m2.0: got 0 entries; must be at least 12" in str(caught.value)
