@@ -116,11 +116,11 @@ class Block(ABC):
         return ds(e * self.parts, self.parts)
 
     @abstractmethod
-    def in_column(self, number: int, e: int):
+    def in_column(self, number: int, e: int) -> Any:
         """A table in the parts' columns of a turn, by row."""
 
     @abstractmethod
-    def in_row(self, number: int, e: int):
+    def in_row(self, number: int, e: int) -> Any:
         """A table in the parts' rows of a turn, by column."""
 
     @abstractmethod
@@ -252,7 +252,7 @@ class _March(Block):
     def alike(self, number: int) -> bool:
         return self.once[number] is not None
 
-    def in_column(self, number: int, e: int):
+    def in_column(self, number: int, e: int) -> Any:
         if self.once[number] is not None:
             return lambda j: self.once[number]
         ref = self.tables[number]
@@ -261,7 +261,7 @@ class _March(Block):
             return lambda j: self.common(ref, 0, min(j, rows - 1), self.block)
         return lambda j: self.own(ref, self.turn(e), min(j, rows - 1), self.block)
 
-    def in_row(self, number: int, e: int):
+    def in_row(self, number: int, e: int) -> Any:
         if self.once[number] is not None:
             return lambda i: self.once[number]
         ref = self.tables[number]

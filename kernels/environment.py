@@ -142,7 +142,7 @@ def albedo_factor_pairs(
     cap = visible_cap(cos_zenith, r_over_R)
     flux = _cap_flux(cap, exact)
     # A loop rather than one more axis: on a CPU the arrays of one face stay contiguous, 4 times faster.
-    return lax.map(lambda x: _both_sides(cap, flux, *x, exact), (cos_tilt, cos_sun))
+    return lax.map(lambda x: _both_sides(cap, flux, *x, exact=exact), (cos_tilt, cos_sun))
 
 
 def view_factor_pairs(

@@ -12,7 +12,7 @@ whole vectors of satellites.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -450,9 +450,9 @@ class _Track(NamedTuple):
 
 
 def _all_round(
-    passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: _Track | None = None
-) -> tuple[Array, _Extremes | None]:
-    """Means of albedo and infrared, (2, 2, planes, *batch), and extremes."""
+    passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: Any = None
+) -> tuple[Array, Any]:
+    """Means of albedo and infrared, (2, 2, planes, *batch), and `_Extremes`, None without a `_Track`."""
     like = passage.contacts[0]
 
     def fluxes(E):

@@ -25,7 +25,10 @@ def cross(a, b) -> Vector:
 
 def combination(*terms) -> Vector:
     """Sum of x a over pairs (x, a) of a factor and a vector."""
-    x, y, z = (sum(factor * a[i] for factor, a in terms) for i in range(3))
+    (factor, a), *others = terms
+    x, y, z = (factor * a[i] for i in range(3))
+    for factor, a in others:
+        x, y, z = x + factor * a[0], y + factor * a[1], z + factor * a[2]
     return x, y, z
 
 
@@ -60,5 +63,5 @@ def angle_between(a: Float[Array, "3"], b: Float[Array, "3"]) -> Float[Array, ""
     atan2(|a x b|, a . b) of the unit vectors, which unlike the arc cosine loses no digits near 0 and pi.
     The derivative at exactly parallel vectors, where the angle has a kink, is zero.
     """
-    a, b = unit(a), unit(b)
-    return safe_arctan2(norm(cross(a, b)), dot(a, b))
+    u, w = unit(a), unit(b)
+    return safe_arctan2(norm(cross(u, w)), dot(u, w))
