@@ -47,7 +47,7 @@ from dawndusk.kernels.sun import sun_position  # noqa: E402
 
 SATELLITES, DAYS, EPOCH = 10_000, 365, 2_461_041.5  # 2026-01-01
 SOLAR, ALBEDO, INFRARED = 1361.0, 0.3, 237.0
-FACES = orbit_average.BODY_FACES
+FACES = orbit_average.AXES
 ALONG = "+x", "+z"  # radiator and array lie on body planes
 BLOCK = 1024  # revolutions whose intermediate values stay in a core's second-level cache
 CHUNK = 8 * BLOCK  # rows that a device takes at once
