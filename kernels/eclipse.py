@@ -112,16 +112,13 @@ class Shadow:
 
     Attributes:
         noon: True anomaly of orbit noon [rad].
-        contacts: True anomalies less those of midnight, noon + 180 deg, of penumbra entry, umbra entry, umbra exit
-            and penumbra exit [rad]; ascending. Without umbra the middle two coincide at the deepest point; without
-            shadow all four do.
-        deepest: Likewise of the point where the penumbra is deepest, or nearest [rad].
+        contacts: Eccentric anomalies of penumbra entry, umbra entry, umbra exit and penumbra exit, ascending [rad].
+            Without umbra the middle two coincide at the deepest point; without shadow all four do.
         sun: Unit vector to the Sun in perifocal axes.
     """
 
     noon: Float[Array, "*batch"]
     contacts: Float[Array, "4 *batch"]
-    deepest: Float[Array, "*batch"]
     sun: Float[Array, "3 *batch"]
 
 
@@ -200,12 +197,10 @@ def shadow(
     exit_ = jnp.where(found, find_root(height, start, edge, flattest=flattest), deepest)
     # The two deepest points differ a little: an umbra that is not there must still lie within the penumbra.
     umbra = (jnp.clip(at, entry[0], exit_[0]) for at in (entry[1], exit_[1]))
-    return Shadow(
-        noon=arctan2(sin_noon, cos_noon),
-        contacts=jnp.stack([entry[0], *umbra, exit_[0]]),
-        deepest=deepest[0],
-        sun=sun,
-    )
+    theta = jnp.stack([entry[0], *umbra, exit_[0]])
+    at_noon = arctan2(sin_noon, cos_noon)
+    contacts = eccentric_anomaly_at(at_noon[None] + jnp.pi + theta, jnp.broadcast_to(e, theta.shape))
+    return Shadow(noon=at_noon, contacts=contacts, sun=sun)
 
 
 def shadow_times(
@@ -222,15 +217,9 @@ def shadow_times(
 
 def seconds_from_noon(orbit: Orbit, passage: Shadow) -> Float[Array, "4 *batch"]:
     """Times of the contacts [s after orbit noon]."""
-    e, theta = orbit.eccentricity, passage.contacts
-    M = mean_anomaly_at(passage.noon[None] + jnp.pi + theta, jnp.broadcast_to(e, theta.shape))
+    e, E = orbit.eccentricity, passage.contacts
+    M = E - e[None] * sincos(E)[0]
     return (M - mean_anomaly_at(passage.noon, e)[None]) / mean_motion(orbit.semi_major_axis)[None]
-
-
-def eccentric_contacts(orbit: Orbit, passage: Shadow) -> Float[Array, "4 *batch"]:
-    """Eccentric anomalies of the contacts, ascending [rad]."""
-    e, theta = orbit.eccentricity, passage.contacts
-    return eccentric_anomaly_at(passage.noon[None] + jnp.pi + theta, jnp.broadcast_to(e, theta.shape))
 
 
 def zenith(
@@ -266,7 +255,7 @@ def hidden_seconds(
 
     The umbra counts in full; each crossing of the penumbra by the `crossing_nodes` in eccentric anomaly: 1e-6 s.
     """
-    E, e = eccentric_contacts(orbit, passage), orbit.eccentricity
+    E, e = passage.contacts, orbit.eccentricity
 
     def add(total, node):
         at, weight = node

@@ -25,18 +25,16 @@ from .earth import Earth, earth_fluxes
 from .eclipse import (
     Shadow,
     crossing_nodes,
-    eccentric_contacts,
     hidden_seconds,
-    seconds_from_noon,
     shadow,
     sunlit_at_zenith,
     zenith,
 )
 from .environment import albedo_factor_pairs, view_factor_pairs
-from .numerics import arctan2, gauss_legendre, safe_sqrt, scaled
+from .numerics import gauss_legendre, scaled
 from .orbit import Orbit, in_plane, perifocal_axes, period
 from .pytree import pytree
-from .revolution import Revolution
+from .revolution import Revolution, geometry_of
 from .vector import combination, dot
 
 # Slope dh/dtheta of the shadow's edge below which a cut's derivative no longer grows. What the cuts enclose is
@@ -126,7 +124,6 @@ class _Passage(NamedTuple):
     sun_distance: Array
     shadow: Shadow
     axes: Array  # perifocal
-    contacts: Array  # eccentric anomalies of the shadow's contacts, ascending
 
     def at(self, E: Array, normals: Normals) -> _Instant:
         cos_nu, sin_nu, radius = in_plane(E, self.orbit.eccentricity)
@@ -151,8 +148,7 @@ class _Passage(NamedTuple):
 
 def _passage(orbit: Orbit, sun_hat: Array, sun_distance: Array) -> _Passage:
     found = shadow(orbit, sun_hat, sun_distance, FLATTEST)
-    contacts = eccentric_contacts(orbit, found)
-    return _Passage(orbit, sun_hat, sun_distance, found, perifocal_axes(orbit), contacts)
+    return _Passage(orbit, sun_hat, sun_distance, found, perifocal_axes(orbit))
 
 
 def mean_fluxes(
@@ -203,7 +199,6 @@ def revolution_fluxes(
     revolution: Revolution,
     n: int = 32,
     along: tuple[str | None, str | None] = (None, None),
-    exact: bool = False,
 ) -> Fluxes:
     """Means, greatest and least values of the fluxes on all faces of a satellite over a revolution.
 
@@ -212,7 +207,6 @@ def revolution_fluxes(
         n: As in `mean_fluxes`. Static.
         along: Body axes, such as "+x", along which radiator face 0 and the front of the array look at any time, where
             that is known: their planes are then those of the body. Static.
-        exact: As in `mean_fluxes`. Static.
     """
     orbit, s = revolution.orbit, revolution.surfaces
     passage = _passage(orbit, revolution.sun_hat, revolution.sun_distance)
@@ -269,20 +263,17 @@ def revolution_fluxes(
 
     solar = scaled(sources.solar_flux, _direct(passage, normals, n))
     earthly, extremes = _all_round(
-        passage, sources, normals, n, exact, _Track(track, [plane for plane, _ in places])
+        passage, sources, normals, n, False, _Track(track, [plane for plane, _ in places])
     )
     peak, least = extremes.peak, extremes.least
     mean = track(jnp.concatenate([solar[None], earthly]))
-    times = seconds_from_noon(orbit, passage.shadow)
-    umbra = times[2] - times[1]
-    x, y, z = passage.shadow.sun
-    P = period(orbit.semi_major_axis)
+    seen = geometry_of(orbit, passage.shadow, revolution.sun_distance)
     return Fluxes(
-        period=P,
-        beta=arctan2(z, safe_sqrt(x * x + y * y)),
-        eclipse_fraction=hidden_seconds(orbit, passage.shadow, revolution.sun_distance) / P,
-        umbra_seconds=umbra,
-        penumbra_seconds=times[3] - times[0] - umbra,
+        period=seen.period,
+        beta=seen.beta,
+        eclipse_fraction=seen.eclipse_fraction,
+        umbra_seconds=seen.umbra_seconds,
+        penumbra_seconds=seen.penumbra_seconds,
         incident=mean[:3],
         peak=peak[:3],
         least=least[:3],
@@ -297,7 +288,6 @@ def fleet_fluxes(
     n: int = 32,
     along: tuple[str | None, str | None] = (None, None),
     block: int | None = None,
-    exact: bool = False,
 ) -> Fluxes:
     """`revolution_fluxes` of many revolutions: on the first axis of every leaf, and on the last of the result's.
 
@@ -308,7 +298,7 @@ def fleet_fluxes(
     last = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), revolutions)
     rows = revolutions.sun_distance.shape[0]
     if block is None or block >= rows:
-        return revolution_fluxes(last, n, along, exact)
+        return revolution_fluxes(last, n, along)
     blocks = -(-rows // block)
 
     def divided(leaf):
@@ -320,7 +310,7 @@ def fleet_fluxes(
         leaf = jnp.moveaxis(leaf, 0, -2)
         return leaf.reshape(*leaf.shape[:-2], blocks * block)[..., :rows]
 
-    found = lax.map(lambda part: revolution_fluxes(part, n, along, exact), jax.tree.map(divided, last))
+    found = lax.map(lambda part: revolution_fluxes(part, n, along), jax.tree.map(divided, last))
     return jax.tree.map(joined, found)
 
 
@@ -329,8 +319,8 @@ def fleet_fluxes(
 
 def _direct(passage: _Passage, normals: Normals, n: int) -> Array:
     """Mean of nu max(0, +-n.s) on both sides of the planes, (2, planes, *batch)."""
-    first, last = passage.contacts[3], passage.contacts[0] + 2 * math.pi
-    turn = 2 * math.pi
+    turn, contacts = 2 * math.pi, passage.shadow.contacts
+    first, last = contacts[3], contacts[0] + turn
     cuts = [jnp.clip(first + (cut - first) % turn, first, last) for cut in _turns(passage, normals, n)]
     ends = jnp.stack(_sorted([first, *cuts, last]))
 
@@ -346,10 +336,11 @@ def _direct(passage: _Passage, normals: Normals, n: int) -> Array:
     spread = (1, len(x), *([1] * first.ndim))
     E = (start + length * x.reshape(spread)).reshape(-1, *first.shape)
     weight = (length * weight.reshape(spread)).reshape(-1, *first.shape)
-    zero = jnp.zeros_like(_both(passage.at(first, normals).cos_sun))
+    like = jax.eval_shape(lambda E: _both(passage.at(E, normals).cos_sun), first)
+    zero = jnp.zeros(like.shape, like.dtype)
     total, _ = lax.scan(lambda *a: add(*a, crossing=False), zero, (E, weight))
-    total, _ = lax.scan(lambda *a: add(*a, crossing=True), total, crossing_nodes(passage.contacts))
-    return total / (2 * math.pi)
+    total, _ = lax.scan(lambda *a: add(*a, crossing=True), total, crossing_nodes(contacts))
+    return total / turn
 
 
 def _both(cos_sun: Array) -> Array:
@@ -365,7 +356,7 @@ def _turns(passage: _Passage, normals: Normals, n: int) -> list[Array]:
     evenly in place of those that a plane lacks.
     """
     step = 2 * math.pi / n
-    like = passage.contacts[0]
+    like = passage.shadow.contacts[0]
 
     def cosines(E):
         return passage.at(E, normals).cos_sun
@@ -453,7 +444,7 @@ def _all_round(
     passage: _Passage, sources: Sources, normals: Normals, n: int, exact: bool, track: Any = None
 ) -> tuple[Array, Any]:
     """Means of albedo and infrared, (2, 2, planes, *batch), and `_Extremes`, None without a `_Track`."""
-    like = passage.contacts[0]
+    like = passage.shadow.contacts[0]
 
     def fluxes(E):
         now = passage.at(E, normals)
@@ -489,7 +480,7 @@ def _all_round(
     now, earthly = jax.eval_shape(fluxes, like)
     extremes = None
     if track is not None:
-        E += list(passage.contacts)
+        E += list(passage.shadow.contacts)
         weight, between = np.append(weight, np.zeros(4)), np.append(between, np.zeros(4, bool))
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(see, now, earthly))
         extremes = _Extremes(none.value - jnp.inf, none.value + jnp.inf, none, none)

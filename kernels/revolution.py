@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 from . import vector
 from .attitude import Attitude, array_normal, body_axes, in_eci
 from .earth import Earth, earth_fluxes
-from .eclipse import hidden_seconds, seconds_from_noon, shadow, shadow_times, sunlit_fraction
+from .eclipse import Shadow, hidden_seconds, seconds_from_noon, shadow, shadow_times, sunlit_fraction
 from .environment import albedo_factor_pairs, view_factor_pairs
-from .orbit import Orbit, orbit_normal, period, position_at_time
+from .numerics import arctan2, safe_sqrt
+from .orbit import Orbit, period, position_at_time
 from .pytree import pytree, static
-from .sun import beta_angle
 
 # A stretch shorter than this part of the revolution gets no step of its own: the rounding of a time in
 # float32.
@@ -135,26 +135,31 @@ class Geometry:
         penumbra_seconds: Both crossings [s].
     """
 
-    period: Float[Array, ""]
-    beta: Float[Array, ""]
-    shadow_times: Float[Array, "4"]
-    eclipse_fraction: Float[Array, ""]
-    umbra_seconds: Float[Array, ""]
-    penumbra_seconds: Float[Array, ""]
+    period: Float[Array, "*batch"]
+    beta: Float[Array, "*batch"]
+    shadow_times: Float[Array, "4 *batch"]
+    eclipse_fraction: Float[Array, "*batch"]
+    umbra_seconds: Float[Array, "*batch"]
+    penumbra_seconds: Float[Array, "*batch"]
 
 
 def geometry(revolution: Revolution) -> Geometry:
     """Period, beta angle and shadow of a revolution."""
-    orbit, sun_hat = revolution.orbit, revolution.sun_hat
+    found = shadow(revolution.orbit, revolution.sun_hat, revolution.sun_distance)
+    return geometry_of(revolution.orbit, found, revolution.sun_distance)
+
+
+def geometry_of(orbit: Orbit, passage: Shadow, sun_distance: Float[Array, "*batch"]) -> Geometry:
+    """Likewise of any number of orbits whose passage through the shadow is known."""
     P = period(orbit.semi_major_axis)
-    passage = shadow(orbit, sun_hat, revolution.sun_distance)
     times = seconds_from_noon(orbit, passage)
     umbra = times[2] - times[1]
+    x, y, z = passage.sun
     return Geometry(
         period=P,
-        beta=beta_angle(sun_hat, orbit_normal(orbit)),
+        beta=arctan2(z, safe_sqrt(x * x + y * y)),
         shadow_times=times,
-        eclipse_fraction=hidden_seconds(orbit, passage, revolution.sun_distance) / P,
+        eclipse_fraction=hidden_seconds(orbit, passage, sun_distance) / P,
         umbra_seconds=umbra,
         penumbra_seconds=times[3] - times[0] - umbra,
     )
