@@ -8,25 +8,17 @@ from pathlib import Path
 import pytest
 from dawndusk.solver import case as cases
 from dawndusk.solver import tle
+from plate import SECTION
 
 ROOT = Path(__file__).parent.parent
 TLES = json.loads((Path(__file__).parent / "reference" / "eclipse_tle.json").read_text())["cases"]
 
-PLATE = """
+PLATE = f"""
 title = "plate"
 [orbit]
 kind = "sun_synchronous"
 altitude_km = 650
-[radiator]
-area_m2 = 4
-length_m = 2
-tube_pitch_m = 0.2
-thickness_mm = 1
-conductivity_w_m_k = 167
-density_kg_m3 = 2700
-specific_heat_j_kg_k = 896
-emissivity = 0.88
-solar_absorptance_begin = 0.14
+{SECTION}
 """
 
 

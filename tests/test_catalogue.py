@@ -8,26 +8,18 @@ import pytest
 import xarray as xr
 from dawndusk.solver import case as cases
 from dawndusk.solver import cli, constellation, results, tle
+from plate import SECTION
 from typer.testing import CliRunner
 
 COUNT = 10_000
 START = "2024-03-20T12:00:00Z"
-PLATE = """
+PLATE = f"""
 [epoch]
 start = 2024-03-20T12:00:00Z
 [orbit]
 kind = "tle"
 file = "catalogue.tle"
-[radiator]
-area_m2 = 4
-length_m = 2
-tube_pitch_m = 0.2
-thickness_mm = 1
-conductivity_w_m_k = 167
-density_kg_m3 = 2700
-specific_heat_j_kg_k = 896
-emissivity = 0.88
-solar_absorptance_begin = 0.14
+{SECTION}
 heat_w_m2 = 400
 [run]
 cells = [4, 6]

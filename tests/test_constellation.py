@@ -16,19 +16,9 @@ from dawndusk.kernels.constants import R_EARTH
 from dawndusk.solver import case as cases
 from dawndusk.solver import constellation as constellations
 from dawndusk.solver import tle
+from plate import RADIATOR
 
 REFERENCE = Path(__file__).parent / "reference"
-RADIATOR = {
-    "area_m2": 4,
-    "length_m": 2,
-    "tube_pitch_m": 0.2,
-    "thickness_mm": 1,
-    "conductivity_w_m_k": 167,
-    "density_kg_m3": 2700,
-    "specific_heat_j_kg_k": 896,
-    "emissivity": 0.88,
-    "solar_absorptance_begin": 0.14,
-}
 
 
 def made(epoch=None, **orbit_keys):

@@ -13,8 +13,9 @@ from dawndusk.solver import build as builder
 from dawndusk.solver import case as cases
 from dawndusk.solver import check, earth_file
 from dawndusk.solver.build import advance, build
+from plate import SECTION
 
-PLATE = """
+PLATE = f"""
 title = "plate"
 [epoch]
 start = 2027-06-21T00:00:00Z
@@ -26,16 +27,7 @@ altitude_km = 650
 [environment]
 earth = "grid"
 earth_file = "ground.csv"
-[radiator]
-area_m2 = 4
-length_m = 2
-tube_pitch_m = 0.2
-thickness_mm = 1
-conductivity_w_m_k = 167
-density_kg_m3 = 2700
-specific_heat_j_kg_k = 900
-emissivity = 0.88
-solar_absorptance_begin = 0.14
+{SECTION}
 """
 
 LATITUDES = np.arange(-80.0, 81, 20)

@@ -21,6 +21,7 @@ from dawndusk.solver import case as cases
 from dawndusk.solver.schema import SMALLEST, Case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plate import RADIATOR
 from typer.testing import CliRunner
 
 # DAWNDUSK_FUZZ=5000 tries that many cases of a fresh seed, in place of the same few in each run.
@@ -46,17 +47,7 @@ TLES = json.loads((Path(__file__).parent / "reference" / "eclipse_tle.json").rea
 SETS = [line for one in TLES for line in (one["name"], one["l1"], one["l2"])]
 PLATE = {
     "orbit": {"kind": "sun_synchronous", "altitude_km": 650},
-    "radiator": {
-        "area_m2": 4,
-        "length_m": 2,
-        "tube_pitch_m": 0.2,
-        "thickness_mm": 1,
-        "conductivity_w_m_k": 167,
-        "density_kg_m3": 2700,
-        "specific_heat_j_kg_k": 896,
-        "emissivity": 0.88,
-        "solar_absorptance_begin": 0.14,
-    },
+    "radiator": RADIATOR,
 }
 BASES = [PLATE, *(tomllib.loads(path.read_text()) for path in cases.shipped().values())]
 BASES.append(PLATE | {"orbit": {"kind": "tle", "file": "fleet.tle"}})

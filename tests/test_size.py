@@ -9,8 +9,9 @@ import pytest
 from dawndusk.solver import build, constellation, devices, results, size
 from dawndusk.solver import case as cases
 from dawndusk.solver import run as runner
+from plate import SECTION
 
-PLATE = """
+PLATE = f"""
 [orbit]
 kind = "walker"
 altitude_km = 550
@@ -19,16 +20,7 @@ planes = 20
 satellites_per_plane = 30
 [epoch]
 count = 50
-[radiator]
-area_m2 = 4
-length_m = 2
-tube_pitch_m = 0.2
-thickness_mm = 1
-conductivity_w_m_k = 167
-density_kg_m3 = 2700
-specific_heat_j_kg_k = 896
-emissivity = 0.88
-solar_absorptance_begin = 0.14
+{SECTION}
 """
 
 
