@@ -2,12 +2,14 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .numerics import arctan2, safe_sqrt
 
 
+@jax.custom_jvp
 def plate_to_sphere(
     cos_tilt: Float[Array, "*batch"], r_over_R: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
@@ -20,21 +22,43 @@ def plate_to_sphere(
                            F = [atan2(q, k) + (cos lam atan2(q, -k cos lam) - k q)/H^2] / pi
 
     Cunningham (1961), NASA TN D-710; Martinez, Radiative View Factors, "Patch to a sphere, tilted", with
-    asin(k/(H sin lam)) and acos(-k cot lam) written as arc tangents, which lose no digits in float32 and
-    whose
-    derivatives stay finite: dF/dcos lam is continuous across both limits.
+    asin(k/(H sin lam)) and acos(-k cot lam) written as arc tangents, which lose no digits in float32.
+
+    Derivatives in closed form, in which what cancels is left out: with phi = atan2(q, -k cos lam) half the limb that
+    lies above the horizon (180 deg where all does, 0 where nothing does),
+
+        dF/dcos lam = (phi + k q cos lam/sin^2 lam)/(pi H^2),  dF/dH = -2/(pi H^3) (phi cos lam + q/k)
+
+    Both are continuous across both limits.
 
     Args:
         cos_tilt: Cosine of the angle from the plate's normal to the direction of the centre [-].
         r_over_R: Distance from the centre over the radius, > 1 [-].
     """
     H2 = r_over_R * r_over_R
-    k, q2 = safe_sqrt(H2 - 1), 1 - H2 * cos_tilt**2
-    # A multiplication fused with the subtraction leaves remainders below rounding, of whose root the slope is noise.
-    cut = q2 > jnp.finfo(q2.dtype).eps
-    q = jnp.sqrt(jnp.where(cut, q2, 1.0))
+    k, q, cut = _horizon(cos_tilt, r_over_R)
     F = (arctan2(q, k) + (cos_tilt * arctan2(q, -k * cos_tilt) - k * q) / H2) / math.pi
     return jnp.where(cut, jnp.maximum(F, 0.0), jnp.maximum(cos_tilt, 0.0) / H2)
+
+
+@plate_to_sphere.defjvp
+def _(primals, tangents):
+    (cos_tilt, H), (d_tilt, d_H) = primals, tangents
+    k, q, cut = _horizon(cos_tilt, H)
+    phi = jnp.where(cut, arctan2(q, -k * cos_tilt), jnp.where(cos_tilt > 0, math.pi, 0.0))
+    cut_limb = cut & (k > 0)
+    per_k = jnp.where(cut_limb, q / jnp.where(cut_limb, k, 1.0), 0.0)
+    turned = jnp.where(cut, k * q * cos_tilt / jnp.where(cut, 1 - cos_tilt**2, 1.0), 0.0)
+    slope = (phi + turned) * d_tilt - 2 / H * (phi * cos_tilt + per_k) * d_H
+    return plate_to_sphere(cos_tilt, H), slope / (math.pi * H * H)
+
+
+def _horizon(cos_tilt: Array, H: Array) -> tuple[Array, Array, Array]:
+    """k, q, and whether the plate's horizon cuts the sphere."""
+    q2 = 1 - H * H * cos_tilt**2
+    # A multiplication fused with the subtraction leaves remainders below rounding, of whose root the slope is noise.
+    cut = q2 > jnp.finfo(q2.dtype).eps
+    return safe_sqrt(H * H - 1), jnp.sqrt(jnp.where(cut, q2, 1.0)), cut
 
 
 def perpendicular_plates(
