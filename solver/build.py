@@ -24,23 +24,25 @@ from ..kernels.battery import Battery, faded_capacity
 from ..kernels.constants import AU, SIGMA, ZERO_CELSIUS
 from ..kernels.coolant import Coolant, Film
 from ..kernels.network import Network
-from ..kernels.orbit import Orbit, period
+from ..kernels.orbit import Orbit, period, propagate
 from ..kernels.panel import Panel
 from ..kernels.payload import Payload
 from ..kernels.revolution import Revolution, Surfaces
 from ..kernels.satellite import Bus, Params, State
 from ..kernels.solar_array import SolarArray, degraded_efficiency
 from . import constellation as constellations
+from .arithmetic import HOST, Traced, host_float64
 from .case import CaseError
-from .constellation import host_float64
-from .schema import LEVELS, Case, EarthTable, Structure, polynomial
+from .schema import LEVELS, Case, EarthTable, Structure, TleOrbit, polynomial
 from .schema import Bus as BusSection
+from .schema import Spread as SpreadSection
 
 KILO = 1e3
 KILOWATT_HOUR = 3.6e6  # J
 MILLI = 1e-3
 SPREAD_CUT = 3.0  # draws of [spread] stay within so many sigma
 BATTERY_WH_PER_KG = 150.0  # Li-ion cells with packaging, where a case gives no mass
+DEGREE = math.pi / 180
 EARTH_DEGREE = 16  # of a gridded Earth's series, from 24 rows on
 # No throttling: the factor stays 1 whatever the temperature (floor 1), between finite points.
 UNTHROTTLED = (1000.0, 2000.0, 1.0)
@@ -174,6 +176,8 @@ def rows_of(tree: Any, rows: np.ndarray, axis: int) -> Any:
 class _Rows:
     """Leaves with one entry a row, in the run's precision."""
 
+    numbers = HOST
+
     def __init__(self, plane: np.ndarray, n_epochs: int, dtype: Any, distinct: bool):
         """`plane` of each group of rows; `distinct`: every group is one satellite, of its own design."""
         self.n, self.dtype = len(plane) * n_epochs, np.dtype(dtype)
@@ -215,6 +219,91 @@ class _Rows:
         return Gathered(value.reshape(-1).astype(dtype or self.dtype, copy=False), entry, self.n, 0)
 
 
+class _Row:
+    """Leaves of one row, in a given precision, of numbers some of which are traced."""
+
+    def __init__(self, dtype: Any):
+        self.numbers = Traced(dtype)
+
+    def last(self, value: Any) -> jax.Array:
+        return self.numbers.array(value)
+
+    first = last
+
+    def designs_last(self, value: jax.Array) -> jax.Array:
+        return self.numbers.array(value)[0]
+
+    designs_first = designs_last
+
+
+@dataclass(frozen=True)
+class Place:
+    """What distinguishes a row besides its design: where and when. Leaves for one row, or rows first.
+
+    Attributes:
+        plane: Number of its plane.
+        seconds: From the first epoch [s].
+        sun_hat: Unit vector to the Sun.
+        sun_distance: [m].
+        zonal: Of an Earth that varies, at its date, see `_zonal`; None where it is uniform.
+        draws: Standard normal draws of [spread], cut, (4,); zeros without it.
+        orbit: Mean elements at its epoch where they come from a TLE file, else None.
+    """
+
+    plane: Any
+    seconds: Any
+    sun_hat: Any
+    sun_distance: Any
+    zonal: Any
+    draws: Any
+    orbit: Orbit | None
+
+
+jax.tree_util.register_dataclass(Place)
+
+
+def places(case: Case) -> tuple[Place, Roster]:
+    """The places of all rows of a case, float64, rows first, and its roster."""
+    listed = roster(case, np.float64)
+    rows = np.arange(len(listed.revolutions.sun_distance))
+    group, epoch = np.divmod(rows, len(listed.epochs))
+    groups, first = np.unique(listed.group, return_index=True)
+    plane = np.zeros(len(groups), int)
+    plane[groups] = listed.plane[first]
+    seconds = np.array([(when - case.epoch.start).total_seconds() for when in listed.epochs])
+    sun = constellations.sun_at(*listed.dates)
+    draws = np.zeros((len(groups), 4)) if case.spread is None else _draws(case.spread, len(groups))
+    place = Place(
+        plane=plane[group],
+        seconds=seconds[epoch],
+        sun_hat=sun.direction[epoch],
+        sun_distance=sun.distance[epoch],
+        zonal=None if case.environment.earth == "uniform" else _zonal(case, sum(listed.dates))[epoch],
+        draws=draws[group],
+        orbit=jax.tree.map(np.asarray, listed.orbits) if isinstance(case.orbit, TleOrbit) else None,
+    )
+    return place, listed
+
+
+def build_row(case: Case, place: Place, dtype: Any) -> tuple[Revolution, Params, State]:
+    """One row of a case some of whose numbers are traced: what `build` makes of all, with no batch axis.
+
+    Args:
+        case: With traced numbers in place of some; nothing about it is checked any more.
+        place: Of the row, traced too.
+        dtype: Of every leaf.
+    """
+    row = _Row(dtype)
+    orbits = place.orbit
+    if orbits is None:
+        orbits = propagate(constellations.first_elements(case, place.plane, row.numbers), place.seconds)
+    design = _design(case, place.draws[None], row.numbers)
+    sky = _sky(case, orbits, place, row.numbers)
+    revolution = _revolution(case, design, row, jax.tree.map(row.numbers.array, sky))
+    params = _params(case, design, row)
+    return revolution, params, _state(case, params, row)
+
+
 def build(case: Case, dtype: Any = np.float32) -> Fleet:
     """The fleet of a case.
 
@@ -251,7 +340,8 @@ def _listed(case: Case, dtype: Any) -> tuple[Roster, Design, _Rows]:
     distinct = case.spread is not None
     plane = found.plane if distinct else np.arange(found.planes.raan.shape[0])
     rows = _Rows(plane, len(instants), dtype, distinct)
-    design = _design(case, len(plane) if distinct else 1)
+    draws = np.zeros((1, 4)) if case.spread is None else _draws(case.spread, len(plane))
+    design = _design(case, draws, HOST)
     listed = Roster(
         revolutions=_revolutions(case, design, rows, found.planes, dates),
         group=np.arange(len(found.names)) if distinct else found.plane,
@@ -280,26 +370,33 @@ def advance(fleet: Fleet, k: int, rows: np.ndarray) -> Revolution:
     epoch = rows % len(fleet.epochs)
     day, fraction = fleet.dates
     dates = timescale.shift_date(day[epoch], fraction[epoch], seconds)
-    sky = _sky(fleet.case, constellations.drift(orbits, seconds), dates)
+    sky = _sky_at(fleet.case, constellations.drift(orbits, seconds), dates)
     return replace(now, **jax.tree.map(lambda leaf: leaf.astype(fleet.dtype), sky))
 
 
-def _sky(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+def _sky_at(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """What a revolution has of its orbit and of its date, by name: orbits of any shape, dates of any."""
     sun = constellations.sun_at(*dates)
+    zonal = None if case.environment.earth == "uniform" else _zonal(case, sum(dates))
+    place = Place(None, None, sun.direction, sun.distance, zonal, None, None)
+    return _sky(case, orbits, place, HOST)
+
+
+def _sky(case: Case, orbits: Orbit, place: Place, numbers: Any) -> dict[str, Any]:
+    """What a revolution has of its orbit and of its date, by name."""
     e = case.environment
     flux, given = LEVELS[e.level][0], e.solar_flux_w_m2
     flux = flux if given is None else given
     scaled = e.scale_with_distance
     if scaled is None:
         scaled = e.level == "nominal" and given is None
-    dated_flux = flux * ((AU / sun.distance) ** 2 if scaled else np.ones_like(sun.distance))
+    dated_flux = flux * ((AU / place.sun_distance) ** 2 if scaled else 0 * place.sun_distance + 1)
     return {
-        "orbit": _wrapped(orbits),
-        "sun_hat": sun.direction,
-        "sun_distance": sun.distance,
+        "orbit": _wrapped(orbits, numbers.xp),
+        "sun_hat": place.sun_hat,
+        "sun_distance": place.sun_distance,
         "solar_flux": dated_flux,
-        "earth": _earth(case, sum(dates), flux, dated_flux),
+        "earth": _earth(case, place.zonal, flux, dated_flux, numbers),
     }
 
 
@@ -318,37 +415,44 @@ def _unchecked(cls: type[T], **leaves: Any) -> T:
     return made
 
 
-def _design(case: Case, n: int) -> Design:
-    """The case's own numbers, or n draws around them."""
-    r, life_ends = case.radiator, case.environment.life == "end"
-    absorptance = np.asarray(r.solar_absorptance_end if life_ends else r.solar_absorptance_begin)
-    emissivity = np.asarray(r.emissivity)
-    sides = np.arange(2) < r.sides
-    hottest = r.range_of(r.emissivity_slopes_per_k)[1][0]
-    efficiency, power = 0.0, 0.0
+def _draws(spread: SpreadSection, n: int) -> np.ndarray:
+    """Standard normal draws of n satellites, cut: of what [spread] varies, in the order of `Design`, (n, 4)."""
+    drawn = np.random.default_rng(spread.seed).standard_normal((n, 4))
+    return np.clip(drawn, -SPREAD_CUT, SPREAD_CUT)
+
+
+def _design(case: Case, draws: Any, numbers: Any) -> Design:
+    """The case's own numbers, or around them what is drawn: (n, 4)."""
+    xp, r, s = numbers.xp, case.radiator, case.spread
+    ends = case.environment.life == "end"
+    factors = [draws[:, k] * 0 + 1 for k in range(4)]
+    if s is not None:
+        sigma = (s.radiator_absorptance, s.radiator_emissivity, s.array_efficiency, s.payload_power)
+        factors = [1 + each * draws[:, k] for k, each in enumerate(sigma)]
+    # Drawn emissivities, too, stay within 1 at any temperature.
+    slopes = r.emissivity_slopes_per_k
+    hottest = xp.max(polynomial(slopes, numbers.array(np.arange(100.0, 601.0)))) if slopes else 1.0
+    most = 1 / xp.maximum(hottest, 1.0)
+
+    def faces(pair, factor, low, high):
+        own = [xp.clip(value * factor, low, high) for value in pair]
+        return xp.stack([one if face < r.sides else 0 * one for face, one in enumerate(own)], axis=1)
+
+    efficiency, top, power = 0.0, 1.0, 0.0
     if case.array is not None:
-        efficiency = case.array.efficiency
-        if life_ends:
-            with host_float64():
-                loss, years = (
-                    jax.numpy.asarray(x) for x in (case.array.annual_degradation, case.mass.life_years)
-                )
-                efficiency = float(degraded_efficiency(jax.numpy.asarray(efficiency), loss, years))
+        efficiency, top = case.array.efficiency, case.array.solar_absorptance
+        if ends:
+            loss, years = case.array.annual_degradation, case.mass.life_years
+            efficiency = numbers.of(degraded_efficiency, efficiency, loss, years)
     if case.payload is not None:
         power = KILO * case.payload.power_kw
-    factors = np.ones((n, 4))
-    if case.spread is not None:
-        s = case.spread
-        sigma = (s.radiator_absorptance, s.radiator_emissivity, s.array_efficiency, s.payload_power)
-        draws = np.random.default_rng(s.seed).standard_normal((n, 4))
-        factors = 1 + np.asarray(sigma) * np.clip(draws, -SPREAD_CUT, SPREAD_CUT)
-    top = 1.0 if case.array is None else case.array.solar_absorptance
     return Design(
-        absorptance=sides * np.clip(absorptance * factors[:, :1], 0.0, 1.0),
-        # Drawn ones, too, stay within 1 at any temperature.
-        emissivity=sides * np.clip(emissivity * factors[:, 1:2], 0.01, 1.0 / max(1.0, hottest)),
-        efficiency=np.clip(efficiency * factors[:, 2], 0.0, top),
-        power=power * np.maximum(factors[:, 3], 0.0),
+        absorptance=faces(
+            r.solar_absorptance_end if ends else r.solar_absorptance_begin, factors[0], 0.0, 1.0
+        ),
+        emissivity=faces(r.emissivity, factors[1], 0.01, most),
+        efficiency=xp.clip(efficiency * factors[2], 0.0, top),
+        power=power * xp.maximum(factors[3], 0.0),
     )
 
 
@@ -359,9 +463,18 @@ def _revolutions(
     case: Case, design: Design, rows: _Rows, planes: Orbit, dates: tuple[np.ndarray, np.ndarray]
 ) -> Revolution:
     """All rows' revolutions, of planes at epochs of two-part Julian dates TT."""
+    sky = _sky_at(case, planes, dates)
+    sky = {
+        "orbit": jax.tree.map(rows.planes_first, sky.pop("orbit")),
+        **{name: jax.tree.map(rows.epochs_first, leaf) for name, leaf in sky.items()},
+    }
+    return _revolution(case, design, rows, sky)
+
+
+def _revolution(case: Case, design: Design, rows: Any, sky: dict[str, Any]) -> Revolution:
+    """Revolutions under their sky."""
     e = case.environment
     _, albedo, infrared = LEVELS[e.level]
-    sky = _sky(case, planes, dates)
     edges, levels, eclipse_demand = _demand(case)
     incident = None
     if e.incident is not None:
@@ -371,8 +484,7 @@ def _revolutions(
     axis = None if case.array is None else case.array.axis
     return _unchecked(
         Revolution,
-        orbit=jax.tree.map(rows.planes_first, sky.pop("orbit")),
-        **{name: jax.tree.map(rows.epochs_first, leaf) for name, leaf in sky.items()},
+        **sky,
         albedo=rows.first(albedo if e.albedo is None else e.albedo),
         earth_infrared=rows.first(infrared if e.earth_infrared_w_m2 is None else e.earth_infrared_w_m2),
         earth_radius=rows.first(KILO * e.earth_radius_km),
@@ -388,11 +500,11 @@ def _revolutions(
     )
 
 
-def _earth(case: Case, days: np.ndarray, flux: float, dated_flux: np.ndarray) -> earth.Earth | None:
-    """The Earth at each date, dates first, None where it is uniform.
+def _earth(case: Case, zonal: Any, flux: Any, dated_flux: Any, numbers: Any) -> earth.Earth | None:
+    """The Earth, scaled as the case says, None where it is uniform.
 
     Args:
-        days: Julian dates.
+        zonal: `_zonal` of each date, dates first.
         flux: Solar flux before it follows the distance [W/m2].
         dated_flux: Solar flux of each date [W/m2].
 
@@ -402,26 +514,38 @@ def _earth(case: Case, days: np.ndarray, flux: float, dated_flux: np.ndarray) ->
     e = case.environment
     if e.earth == "uniform":
         return None
-    if e.earth == "knocke":
-        # From the northern winter on, in which a pole is at its brightest.
-        months = earth.knocke(earth.KNOCKE_EPOCH + earth.KNOCKE_YEAR / 12 * np.arange(12), np.full(12, flux))
-        zonal = earth.knocke(days, dated_flux)
-    else:
-        months = earth_months(e.earth_table)
-        zonal = earth.in_season(days, months)
-    own, factor = months[:, :, 0].mean(axis=0), np.ones(2)
-    for i, given in enumerate((e.albedo, e.earth_infrared_w_m2)):
-        if given is not None:
-            factor[i] = given / own[i]
-    if e.albedo is not None:
+    months = _months(case)
+    own = months[:, :, 0].mean(axis=0)
+    sunlight, yearly = (dated_flux, flux) if e.earth == "knocke" else (1.0, 1.0)
+    albedo, infrared = e.albedo, e.earth_infrared_w_m2
+    reflecting = 1.0 if albedo is None else albedo / own[0]
+    emitting = sunlight * (1.0 if infrared is None else infrared / (own[1] * yearly))
+    if e.albedo is not None and not numbers.traced:
         z = np.sin(np.linspace(-math.pi / 2, math.pi / 2, 181))
-        brightest = np.max(np.polynomial.legendre.legval(z, months[:, 0].T)) * factor[0]
+        brightest = np.max(np.polynomial.legendre.legval(z, months[:, 0].T)) * reflecting
         if brightest > 1:
             raise CaseError(
                 f"{case.source}: environment.albedo: got {e.albedo:g} with earth = '{e.earth}', which then reflects"
                 f" {brightest:.3g} somewhere; must be <= {e.albedo / brightest:.4g}"
             )
-    return _unchecked(earth.Earth, zonal=factor[:, None] * zonal, tesseral=None, rotation=None)
+    both = numbers.xp.stack([reflecting + 0 * emitting, emitting + 0 * reflecting], axis=-1)
+    return _unchecked(earth.Earth, zonal=both[..., None] * zonal, tesseral=None, rotation=None)
+
+
+def _zonal(case: Case, days: np.ndarray) -> np.ndarray:
+    """`Earth.zonal` at some Julian dates before the case scales it; infrared of Knocke's per W/m2 of sunlight."""
+    if case.environment.earth == "knocke":
+        return earth.knocke(days, np.ones_like(days))
+    return earth.in_season(days, _months(case))
+
+
+def _months(case: Case) -> np.ndarray:
+    """The same of twelve months, (12, 2, degrees)."""
+    if case.environment.earth == "knocke":
+        # From the northern winter on, in which a pole is at its brightest.
+        days = earth.KNOCKE_EPOCH + earth.KNOCKE_YEAR / 12 * np.arange(12)
+        return earth.knocke(days, np.ones(12))
+    return earth_months(case.environment.earth_table)
 
 
 def earth_months(table: EarthTable) -> np.ndarray:
@@ -432,10 +556,10 @@ def earth_months(table: EarthTable) -> np.ndarray:
     return np.stack([earth.grid_harmonics(latitude, month, degree)[0] for month in np.moveaxis(values, 2, 0)])
 
 
-def _wrapped(orbits: Orbit) -> Orbit:
+def _wrapped(orbits: Orbit, xp: Any) -> Orbit:
     """Angles within a turn, so that float32 keeps their digits."""
     angles = {
-        name: np.mod(getattr(orbits, name), 2 * math.pi) for name in ("raan", "arg_perigee", "mean_anomaly")
+        name: xp.mod(getattr(orbits, name), 2 * math.pi) for name in ("raan", "arg_perigee", "mean_anomaly")
     }
     return Orbit(orbits.semi_major_axis, orbits.eccentricity, orbits.inclination, **angles)
 
@@ -451,19 +575,19 @@ def _demand(case: Case) -> tuple[list[float], list[float], float]:
     return edges, levels, case.payload.eclipse_demand
 
 
-def _attitude(case: Case, rows: _Rows) -> Attitude:
-    a = case.attitude
-    axes = np.eye(3)
+def _attitude(case: Case, rows: Any) -> Attitude:
+    a, xp = case.attitude, rows.numbers.xp
+    axes: Any = np.eye(3).tolist()
     if a.ra_deg is not None and a.dec_deg is not None:
-        ra, dec, roll = (math.radians(x or 0.0) for x in (a.ra_deg, a.dec_deg, a.roll_deg))
-        towards = np.array([math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec)])
-        north = np.array([-math.sin(dec) * math.cos(ra), -math.sin(dec) * math.sin(ra), math.cos(dec)])
-        across = np.cross(towards, north)
+        ra, dec, roll = (x * DEGREE for x in (a.ra_deg, a.dec_deg, 0.0 if a.roll_deg is None else a.roll_deg))
+        towards = xp.cos(dec) * xp.cos(ra), xp.cos(dec) * xp.sin(ra), xp.sin(dec)
+        north = -xp.sin(dec) * xp.cos(ra), -xp.sin(dec) * xp.sin(ra), xp.cos(dec)
+        across = _cross(towards, north)
         if a.pointing == "inertial":
-            x = math.cos(roll) * north + math.sin(roll) * across
-            axes = np.stack([x, np.cross(towards, x), towards])
+            x = [xp.cos(roll) * n + xp.sin(roll) * c for n, c in zip(north, across)]
+            axes = [x, _cross(towards, x), list(towards)]
         else:  # roll = "inertial": +x is the direction
-            axes = np.stack([towards, north, across])
+            axes = [list(towards), list(north), across]
     return _unchecked(
         Attitude,
         inertial_axes=rows.first(axes),
@@ -473,43 +597,47 @@ def _attitude(case: Case, rows: _Rows) -> Attitude:
     )
 
 
-def _views(case: Case) -> tuple[np.ndarray, np.ndarray]:
+def _cross(a: Any, b: Any) -> list[Any]:
+    return [a[i] * b[j] - a[j] * b[i] for i, j in ((1, 2), (2, 0), (0, 1))]
+
+
+def _views(case: Case, numbers: Any) -> tuple[list[Any], list[Any]]:
     """View factors of the two radiator faces to the array's back and to the body."""
     r = case.radiator
-    to_array = np.zeros(2)
+    to_array: list[Any] = [0.0, 0.0]
     if r.array_view == "perpendicular":
-        with host_float64():
-            sizes = (
-                jax.numpy.asarray(x) for x in (r.shared_edge_m, r.area_m2 / r.shared_edge_m, r.array_depth_m)
-            )
-            to_array[: r.sides] = float(view_factor.perpendicular_plates(*sizes))
+        sizes = r.shared_edge_m, r.area_m2 / r.shared_edge_m, r.array_depth_m
+        seen = numbers.of(view_factor.perpendicular_plates, *sizes)
+        to_array = [seen if face < r.sides else 0.0 for face in range(2)]
     elif r.array_view != "none":
-        to_array[:] = r.array_view
-    return to_array, np.asarray(r.body_view)
+        to_array = list(r.array_view)
+    return to_array, list(r.body_view)
 
 
-def _to_neighbours(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """View factors of the two radiator faces to each surface of known temperature, (2, n), and their areas [m2].
+def _to_neighbours(case: Case, numbers: Any) -> tuple[list[list[Any]], list[Any]]:
+    """View factors of the two radiator faces to each surface of known temperature, 2 x n, and their areas [m2].
 
     Raises:
         CaseError: a face would see more than a half space.
     """
     r = case.radiator
-    views, areas = np.zeros((2, len(r.neighbours))), np.zeros(len(r.neighbours))
+    views: list[list[Any]] = [[0.0] * len(r.neighbours) for _ in range(2)]
+    areas: list[Any] = []
     for k, one in enumerate(r.neighbours):
         if one.geometry == "parallel":
-            formula, areas[k] = view_factor.parallel_plates, r.area_m2
             sizes = r.length_m, r.area_m2 / r.length_m, one.gap_m
+            view, area = numbers.of(view_factor.parallel_plates, *sizes), r.area_m2
         elif one.geometry == "perpendicular":
-            formula, areas[k] = view_factor.perpendicular_plates, one.shared_edge_m * one.depth_m
             sizes = one.shared_edge_m, r.area_m2 / one.shared_edge_m, one.depth_m
+            view = numbers.of(view_factor.perpendicular_plates, *sizes)
+            area = one.shared_edge_m * one.depth_m
         else:
-            views[one.face, k], areas[k] = one.view_factor, one.area_m2
-            continue
-        with host_float64():
-            views[one.face, k] = float(formula(*(jax.numpy.asarray(x) for x in sizes)))
-    to_array, to_body = _views(case)
-    for face, total in enumerate(to_array + to_body + views.sum(axis=1)):
+            view, area = one.view_factor, one.area_m2
+        views[one.face][k] = view
+        areas.append(area)
+    to_array, to_body = _views(case, numbers)
+    for face in range(0 if numbers.traced else 2):
+        total = to_array[face] + to_body[face] + sum(views[face])
         if total > 1 + 1e-9:
             raise CaseError(
                 f"{case.source}: radiator: face {face} sees array, body and neighbours with view factors that add"
@@ -528,16 +656,16 @@ def _insulation(structure: Structure) -> float:
     return 1.0 if effective is None else effective / (structure.emissivity + effective)
 
 
-def _surfaces(case: Case, design: Design, rows: _Rows) -> Surfaces:
-    to_array, to_body = _views(case)
-    to_neighbours, _ = _to_neighbours(case)
+def _surfaces(case: Case, design: Design, rows: Any) -> Surfaces:
+    to_array, to_body = _views(case, rows.numbers)
+    to_neighbours, _ = _to_neighbours(case, rows.numbers)
     body, passed = case.structure, _insulation(case.structure)
     array = case.array
     return _unchecked(
         Surfaces,
         radiator_solar_absorptance=rows.designs_first(design.absorptance),
         radiator_emissivity=rows.designs_first(design.emissivity),
-        radiator_open=rows.first(1 - to_array - to_body - to_neighbours.sum(axis=1)),
+        radiator_open=rows.first([1 - a - b - sum(n) for a, b, n in zip(to_array, to_body, to_neighbours)]),
         array_solar_absorptance=rows.first(
             (0.0, 0.0) if array is None else (array.solar_absorptance, array.back_solar_absorptance)
         ),
@@ -554,8 +682,8 @@ def _surfaces(case: Case, design: Design, rows: _Rows) -> Surfaces:
 # ------------------------------------------------------------------------------------------------- design
 
 
-def _params(case: Case, design: Design, rows: _Rows) -> Params:
-    exchange = _exchange(case, design)
+def _params(case: Case, design: Design, rows: Any) -> Params:
+    exchange = _exchange(case, design, rows.numbers)
     return _unchecked(
         Params,
         panel=_panel(case, exchange, rows),
@@ -588,38 +716,39 @@ class _Exchange:
     body_sent: np.ndarray
 
 
-def _exchange(case: Case, design: Design) -> _Exchange:
+def _exchange(case: Case, design: Design, numbers: Any) -> _Exchange:
     """Enclosure of radiator faces 0 and 1, the array's back, the body and the faces' neighbours, with space around.
 
     What one face sends to the other by reflection stays in the panel. The array's front sees space alone. An
     insulated body reflects (and its outer layer sends back) all but its reduced emissivity.
     """
     r, body = case.radiator, case.structure
-    to_array, to_body = _views(case)
-    to_neighbours, neighbour_area = _to_neighbours(case)
+    to_array, to_body = _views(case, numbers)
+    to_neighbours, neighbour_area = _to_neighbours(case, numbers)
     back_area = 1.0 if case.array is None else case.array.area_m2
     back = 0.0 if case.array is None else case.array.emissivity_back
-    area = np.array([r.area_m2, r.area_m2, back_area, sum(body.faces), *neighbour_area])
-    F = np.zeros((len(area), len(area)))
-    F[:2, 2], F[:2, 3] = to_array, to_body
-    F[2, :2], F[3, :2] = to_array * r.area_m2 / area[2], to_body * r.area_m2 / area[3]
-    F[:2, 4:], F[4:, :2] = to_neighbours, (to_neighbours * r.area_m2 / neighbour_area).T
-    n = len(design.emissivity)
+    area = [r.area_m2, r.area_m2, back_area, sum(body.faces), *neighbour_area]
+    seen = list(zip(to_array, to_body, *zip(*to_neighbours)))  # by each face, of the others
+    F = [[0.0, 0.0, *seen[face]] for face in range(2)]
+    for k, own in enumerate(area[2:]):
+        F.append([seen[face][k] * r.area_m2 / own for face in range(2)] + [0.0] * (len(area) - 2))
     others = [back, _insulation(body) * body.emissivity, *(one.emissivity for one in r.neighbours)]
-    emissivity = np.concatenate([design.emissivity, np.broadcast_to(others, (n, len(others)))], axis=1)
-    with host_float64():
-        R, space = (np.asarray(x) for x in _exchange_areas(F, emissivity, area))
+    same = 0 * design.emissivity[:, 0]
+    emissivity = numbers.xp.stack(
+        [design.emissivity[:, 0], design.emissivity[:, 1], *(one + same for one in others)], axis=1
+    )
+    R, space = numbers.of(_exchange_areas, numbers.array(F), emissivity, numbers.array(area))
     known = [one.temperature_c + ZERO_CELSIUS for one in r.neighbours]
     cold = case.environment.space_temperature_k
     slopes = (r.emissivity_slopes_per_k,) * 2 + ((),) * 2
 
     def fourth(T):
         """T^4 as each surface absorbs it, over its absorptance at 300 K."""
-        return np.array([polynomial(c, T) * T**4 for c in slopes])
+        return numbers.array([polynomial(c, T) * T**4 for c in slopes])[None]
 
     # What a surface of known temperature takes and sends is as with space but for the difference of their T^4.
     sent = SIGMA * sum(
-        (R[:, :4, 4 + k] * (fourth(T) - fourth(cold)) for k, T in enumerate(known)), np.zeros((n, 4))
+        (R[:, :4, 4 + k] * (fourth(T) - fourth(cold)) for k, T in enumerate(known)), 0 * space[:, :4]
     )
     space = space[:, :4] + R[:, :4, 4:].sum(axis=2)
     return _Exchange(
@@ -638,12 +767,14 @@ def _exchange(case: Case, design: Design) -> _Exchange:
 _exchange_areas = jax.jit(jax.vmap(view_factor.exchange_areas, in_axes=(None, 0, None)))
 
 
-def _panel(case: Case, exchange: _Exchange, rows: _Rows) -> Panel:
+def _panel(case: Case, exchange: _Exchange, rows: Any) -> Panel:
     r = case.radiator
     thickness = MILLI * r.thickness_mm
     across = r.conductivity_w_m_k if r.conductivity_across_w_m_k is None else r.conductivity_across_w_m_k
     half_pitch = r.tube_pitch_m / 2
-    linked = sum(link.radiative_m2 or 0.0 for link in case.links if link.to == "panel")
+    linked = sum(
+        link.radiative_m2 for link in case.links if link.to == "panel" and link.radiative_m2 is not None
+    )
     space = exchange.panel_space / r.area_m2
     nx, ny = grid(r.passes, case.run.cells)
     return _unchecked(
@@ -677,26 +808,28 @@ def grid(passes: int, cells: tuple[int, int]) -> tuple[int, int]:
     return (along, across) if passes == 1 else (along, passes * (2 * across + 1))
 
 
-def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
-    names = case.node_names
+def _network(case: Case, exchange: _Exchange, rows: Any) -> Network:
+    names, xp = case.node_names, rows.numbers.xp
     index = {name: k for k, name in enumerate(names)}
     n = len(names)
-    designs = len(exchange.panel_space)
-    capacity = np.zeros(n)
-    conductance = np.zeros((n, n))
-    radiative, space, panel_radiative, heat = (
-        np.zeros((designs, *shape)) for shape in ((n, n), (n,), (n,), (n,))
-    )
-    panel_conductance, loop_conductance = np.zeros(n), np.zeros(n)
-    heater = {name: np.zeros(n) for name in ("gain", "setpoint", "max")}
+    zero = 0 * exchange.panel_space  # one for each design
 
-    def join(matrix: np.ndarray, a: str, b: str, value: Any) -> None:
-        matrix[..., index[a], index[b]] += value
-        matrix[..., index[b], index[a]] += value
+    def zeros(*shape, of: Any = 0.0) -> list[Any]:
+        return [of if len(shape) == 1 else zeros(*shape[1:], of=of) for _ in range(shape[0])]
 
-    capacity[index["structure"]] = KILO * case.structure.heat_capacity_kj_k
-    space[:, index["structure"]], heat[:, index["structure"]] = exchange.body_space, exchange.body_sent
-    panel_radiative[:, index["structure"]] = exchange.panel_body
+    capacity, conductance = zeros(n), zeros(n, n)
+    radiative, space, panel_radiative, heat = (zeros(*shape, of=zero) for shape in ((n, n), (n,), (n,), (n,)))
+    panel_conductance, loop_conductance = zeros(n), zeros(n)
+    heater = {name: zeros(n) for name in ("gain", "setpoint", "max")}
+
+    def join(matrix: list[Any], a: str, b: str, value: Any) -> None:
+        for i, j in ((index[a], index[b]), (index[b], index[a])):
+            matrix[i][j] = matrix[i][j] + value
+
+    body = index["structure"]
+    capacity[body] = KILO * case.structure.heat_capacity_kj_k
+    space[body], heat[body] = exchange.body_space, exchange.body_sent
+    panel_radiative[body] = exchange.panel_body
     if case.payload is not None:
         p = case.payload
         capacity[index["cold_plate"]] = KILO * p.cold_plate_heat_capacity_kj_k
@@ -709,26 +842,27 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
         capacity[index["battery"]] = KILO * case.battery.heat_capacity_kj_k
         join(conductance, "battery", "structure", case.battery.to_structure_w_k)
     if case.array is not None:
-        a = case.array
-        capacity[index["array"]] = a.area_m2 * a.areal_heat_capacity_j_m2_k
-        space[:, index["array"]] = exchange.array_space + a.area_m2 * a.emissivity_front
-        heat[:, index["array"]] = exchange.array_sent
-        panel_radiative[:, index["array"]] = exchange.panel_array
-        radiative[:, index["array"], index["structure"]] = exchange.array_body
-        radiative[:, index["structure"], index["array"]] = exchange.array_body
+        a, k = case.array, index["array"]
+        capacity[k] = a.area_m2 * a.areal_heat_capacity_j_m2_k
+        space[k] = exchange.array_space + a.area_m2 * a.emissivity_front
+        heat[k] = exchange.array_sent
+        panel_radiative[k] = exchange.panel_array
+        join(radiative, "array", "structure", exchange.array_body)
     for name, node in case.nodes.items():
-        capacity[index[name]] = KILO * node.heat_capacity_kj_k
-        space[:, index[name]] = node.radiating_area_m2
-        heat[:, index[name]] = node.heat_w
+        k = index[name]
+        capacity[k] = KILO * node.heat_capacity_kj_k
+        space[k], heat[k] = zero + node.radiating_area_m2, zero + node.heat_w
     for link in case.links:
         k = index[link.source]
         if link.to == "panel":
-            panel_conductance[k] += link.conductance_w_k or 0.0
-            panel_radiative[:, k] += link.radiative_m2 or 0.0
+            panel_conductance[k] += 0.0 if link.conductance_w_k is None else link.conductance_w_k
+            panel_radiative[k] = panel_radiative[k] + (
+                0.0 if link.radiative_m2 is None else link.radiative_m2
+            )
         elif link.to == "loop":
             loop_conductance[k] += link.conductance_w_k
         elif link.to == "space":
-            space[:, k] += link.radiative_m2
+            space[k] = space[k] + link.radiative_m2
         elif link.conductance_w_k is not None:
             join(conductance, link.source, link.to, link.conductance_w_k)
         else:
@@ -737,24 +871,29 @@ def _network(case: Case, exchange: _Exchange, rows: _Rows) -> Network:
         heater["gain"][index[h.node]] = h.gain_w_k
         heater["setpoint"][index[h.node]] = h.setpoint_c + ZERO_CELSIUS
         heater["max"][index[h.node]] = KILO * h.max_kw
+
+    def designs(matrix: list[Any]) -> Any:
+        """Designs first."""
+        return xp.moveaxis(rows.numbers.array(matrix), -1, 0)
+
     return _unchecked(
         Network,
         heat_capacity=rows.last(capacity),
         conductance=rows.last(conductance),
-        radiative=rows.designs_last(radiative),
-        to_space=rows.designs_last(space),
-        panel_radiative=rows.designs_last(panel_radiative),
+        radiative=rows.designs_last(designs(radiative)),
+        to_space=rows.designs_last(designs(space)),
+        panel_radiative=rows.designs_last(designs(panel_radiative)),
         panel_conductance=rows.last(panel_conductance),
         loop_conductance=rows.last(loop_conductance),
         heater_gain=rows.last(heater["gain"]),
         heater_setpoint=rows.last(heater["setpoint"]),
         heater_max=rows.last(heater["max"]),
-        heat=rows.designs_last(heat),
+        heat=rows.designs_last(designs(heat)),
         names=names,
     )
 
 
-def _bus(case: Case, rows: _Rows) -> Bus:
+def _bus(case: Case, rows: Any) -> Bus:
     b = case.bus or BusSection()
     return _unchecked(
         Bus,
@@ -764,7 +903,7 @@ def _bus(case: Case, rows: _Rows) -> Bus:
     )
 
 
-def _coolant(case: Case, rows: _Rows) -> Coolant | None:
+def _coolant(case: Case, rows: Any) -> Coolant | None:
     if case.loop is None:
         return None
     loop = case.loop
@@ -784,7 +923,7 @@ def _coolant(case: Case, rows: _Rows) -> Coolant | None:
         Coolant,
         capacity_rate=rows.last(loop.mass_flow_kg_s * loop.property("specific_heat_j_kg_k")),
         wall_conductance=rows.last(in_series),
-        evaporator_fraction=rows.last(loop.evaporator_fraction or 1.0),
+        evaporator_fraction=rows.last(1.0 if loop.evaporator_fraction is None else loop.evaporator_fraction),
         pump_power=rows.last(KILO * loop.pressure_drop_kpa * volume_flow / loop.pump_efficiency),
         setpoint=rows.last(setpoint + ZERO_CELSIUS),
         bypass=loop.bypass_setpoint_c is not None,
@@ -792,7 +931,7 @@ def _coolant(case: Case, rows: _Rows) -> Coolant | None:
     )
 
 
-def _array(case: Case, design: Design, rows: _Rows) -> SolarArray | None:
+def _array(case: Case, design: Design, rows: Any) -> SolarArray | None:
     if case.array is None:
         return None
     return _unchecked(
@@ -804,7 +943,7 @@ def _array(case: Case, design: Design, rows: _Rows) -> SolarArray | None:
     )
 
 
-def _capacity(case: Case) -> float:
+def _capacity(case: Case, numbers: Any) -> Any:
     """Capacity of the battery at the case's age [J]."""
     b = case.battery
     if b is None:
@@ -813,18 +952,17 @@ def _capacity(case: Case) -> float:
     if case.environment.life == "beginning":
         return fresh
     years = case.mass.life_years
-    with host_float64():
-        arguments = (fresh, b.calendar_fade_per_year, b.cycle_fade, years, b.cycles_per_year * years)
-        return float(faded_capacity(*(jax.numpy.asarray(x) for x in arguments)))
+    cycles = b.cycles_per_year * years
+    return numbers.of(faded_capacity, fresh, b.calendar_fade_per_year, b.cycle_fade, years, cycles)
 
 
-def _battery(case: Case, rows: _Rows) -> Battery | None:
+def _battery(case: Case, rows: Any) -> Battery | None:
     b = case.battery
     if b is None:
         return None
     return _unchecked(
         Battery,
-        capacity=rows.last(_capacity(case)),
+        capacity=rows.last(_capacity(case, rows.numbers)),
         soc_min=rows.last(b.min_soc),
         soc_max=rows.last(b.max_soc),
         charge_efficiency=rows.last(b.charge_efficiency),
@@ -834,7 +972,7 @@ def _battery(case: Case, rows: _Rows) -> Battery | None:
     )
 
 
-def _payload(case: Case, design: Design, rows: _Rows) -> Payload | None:
+def _payload(case: Case, design: Design, rows: Any) -> Payload | None:
     p = case.payload
     if p is None:
         return None
@@ -857,17 +995,15 @@ def _chip_fraction(case: Case) -> float:
     return 1.0 if case.payload.chip_fraction is None else case.payload.chip_fraction
 
 
-def _state(case: Case, params: Params, rows: _Rows) -> State:
+def _state(case: Case, params: Params, rows: Any) -> State:
     """Everything at the start temperature, the battery at its initial charge."""
     everywhere = case.run.start_temperature_c + ZERO_CELSIUS
-    nodes = np.full(len(case.node_names), everywhere)
-    for k, name in enumerate(case.node_names):
-        own = case.nodes[name].start_temperature_c if name in case.nodes else None
-        nodes[k] = everywhere if own is None else own + ZERO_CELSIUS
-    charge = 0.0 if case.battery is None else case.battery.initial_soc * _capacity(case)
+    own = [case.nodes[name].start_temperature_c if name in case.nodes else None for name in case.node_names]
+    nodes = [everywhere if one is None else one + ZERO_CELSIUS for one in own]
+    charge = 0.0 if case.battery is None else case.battery.initial_soc * _capacity(case, rows.numbers)
     return _unchecked(
         State,
-        panel=rows.last(np.full((params.panel.nx, params.panel.ny), everywhere)),
+        panel=rows.last(rows.numbers.xp.full((params.panel.nx, params.panel.ny), everywhere)),
         nodes=rows.last(nodes),
         energy=rows.last(charge),
     )
@@ -895,4 +1031,4 @@ def masses(case: Case) -> dict[str, float]:
         mass = case.battery.mass_kg
         out["battery"] = KILO * case.battery.capacity_kwh / BATTERY_WH_PER_KG if mass is None else mass
     total = case.mass.total_kg
-    return out | {"total": math.fsum(out.values()) if total is None else total}
+    return out | {"total": sum(out.values()) if total is None else total}

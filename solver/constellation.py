@@ -4,10 +4,10 @@ Host side, numpy float64. Satellites of one plane differ in phase only, and shar
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,10 +17,12 @@ from ..kernels import sun, timescale
 from ..kernels.constants import DAY, R_EARTH
 from ..kernels.orbit import Orbit
 from . import size, tle
+from .arithmetic import HOST, host_float64
 from .case import CaseError, first_of
 from .schema import Case, ClusterOrbit, ElementsOrbit, SunSynchronousOrbit, TleOrbit, WalkerOrbit
 
 ELEMENTS = tuple(field.name for field in fields(Orbit))
+DEGREE = math.pi / 180
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,6 @@ def drift(orbit: Orbit, seconds: np.ndarray) -> Orbit:
 _drift = jax.jit(jax.vmap(orbits.propagate))
 
 
-@contextmanager
-def host_float64() -> Iterator[None]:
-    """JAX in float64 on the host, whatever the run's precision and device: dates and angles need it."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        yield
-
-
 def constellation(case: Case) -> Constellation:
     """Planes and satellites of a case.
 
@@ -117,13 +112,13 @@ def constellation(case: Case) -> Constellation:
     size.refuse_fleet(case)
     match case.orbit:
         case SunSynchronousOrbit():
-            return _planes(case, *_sun_synchronous(case, case.orbit))
+            return _planes(case, case.orbit, np.zeros(case.orbit.planes))
         case WalkerOrbit():
-            return _planes(case, *_walker(case.orbit))
+            return _planes(case, case.orbit, _phases(case.orbit))
         case ClusterOrbit():
             return _cluster(case, case.orbit)
         case ElementsOrbit():
-            return _elements(case, case.orbit)
+            return _elements(case)
         case TleOrbit():
             return _from_tle(case, case.orbit)
 
@@ -131,15 +126,10 @@ def constellation(case: Case) -> Constellation:
 # --------------------------------------------------------------------------------- planes of satellites
 
 
-def _planes(case: Case, first: Orbit, offset: np.ndarray, per_plane: int) -> Constellation:
-    """Planes of evenly spaced satellites.
-
-    Args:
-        first: Elements of each plane at the first epoch, (n_planes,).
-        offset: Mean anomaly of each plane's first satellite [rad].
-        per_plane: Satellites in each plane.
-    """
-    n = len(offset)
+def _planes(case: Case, orbit: SunSynchronousOrbit | WalkerOrbit, offset: np.ndarray) -> Constellation:
+    """Planes of evenly spaced satellites, with the mean anomaly of each plane's first satellite [rad]."""
+    n, per_plane = len(offset), orbit.satellites_per_plane
+    first = first_elements(case, np.arange(n))
     plane = np.repeat(np.arange(n), per_plane)
     slot = np.tile(np.arange(per_plane), n)
     satellites = _take(first, plane)
@@ -154,43 +144,48 @@ def _planes(case: Case, first: Orbit, offset: np.ndarray, per_plane: int) -> Con
     )
 
 
-def _sun_synchronous(case: Case, orbit: SunSynchronousOrbit | ClusterOrbit) -> tuple[Orbit, np.ndarray, int]:
-    """Inclination from the J2 condition, node from the local time at the first epoch."""
-    planes, per_plane, top = 1, 1, orbit.altitude_km
-    if isinstance(orbit, SunSynchronousOrbit):
-        planes, per_plane = orbit.planes, orbit.satellites_per_plane
-        top = orbit.altitude_km if orbit.altitude_max_km is None else orbit.altitude_max_km
-    a = R_EARTH + 1000 * np.linspace(orbit.altitude_km, top, planes)
-    e = np.full(planes, orbit.eccentricity)
-    mean_sun = sun_at(*dates([case.epoch.start])).mean_right_ascension
-    with host_float64():
-        inclination = np.asarray(
-            orbits.sun_synchronous_inclination(jax.numpy.asarray(a), jax.numpy.asarray(e))
-        )
-        raan = np.asarray(
-            orbits.raan_from_ltan(jax.numpy.asarray(orbit.ltan_h * 3600.0), jax.numpy.asarray(mean_sun[0]))
-        )
-    perigee = math.radians(orbit.arg_perigee_deg)
-    zero = np.zeros(planes)
-    return Orbit(a, e, inclination, zero + raan, zero + perigee, zero), zero, per_plane
-
-
-def _walker(orbit: WalkerOrbit) -> tuple[Orbit, np.ndarray, int]:
-    """Walker delta (nodes over 360 deg) or star (180 deg): plane k is ahead by k f 360 deg / t in phase."""
+def _phases(orbit: WalkerOrbit) -> np.ndarray:
+    """Plane k is ahead by k f 360 deg / t in phase [rad]."""
     p = np.arange(orbit.planes)
-    turn = 2 * math.pi if orbit.pattern == "delta" else math.pi
-    raan = math.radians(orbit.raan_deg) + turn * p / orbit.planes
-    phase = 2 * math.pi * orbit.phasing * p / (orbit.planes * orbit.satellites_per_plane)
-    same = np.zeros(orbit.planes)
-    first = Orbit(
-        same + R_EARTH + 1000 * orbit.altitude_km,
-        same + orbit.eccentricity,
-        same + math.radians(orbit.inclination_deg),
-        raan,
-        same + math.radians(orbit.arg_perigee_deg),
-        same,
-    )
-    return first, phase, orbit.satellites_per_plane
+    return 2 * math.pi * orbit.phasing * p / (orbit.planes * orbit.satellites_per_plane)
+
+
+def first_elements(case: Case, plane: Any, numbers: Any = HOST) -> Orbit:
+    """Mean elements of planes at the first epoch, mean anomaly 0; of any orbit but that of a TLE file.
+
+    Args:
+        plane: Their numbers, from 0.
+        numbers: `arithmetic.Host` or `Traced`, of the case's.
+
+    Raises:
+        CaseError: a beta angle out of reach.
+    """
+    orbit = case.orbit
+    share = numbers.array(plane)
+    same = 0 * share
+    eccentricity, perigee = orbit.eccentricity + same, orbit.arg_perigee_deg * DEGREE + same
+    top = None
+    if isinstance(orbit, SunSynchronousOrbit):
+        top = orbit.altitude_max_km
+    rise = 0.0 if top is None else (top - orbit.altitude_km) / (orbit.planes - 1)
+    a = R_EARTH + 1000 * (orbit.altitude_km + rise * share)
+    if isinstance(orbit, SunSynchronousOrbit | ClusterOrbit):
+        # Inclination from the J2 condition, node from the local time at the first epoch.
+        mean_sun = sun_at(*dates([case.epoch.start])).mean_right_ascension[0]
+        inclination = numbers.of(orbits.sun_synchronous_inclination, a, eccentricity)
+        raan = numbers.of(orbits.raan_from_ltan, orbit.ltan_h * 3600.0, mean_sun) + same
+        return Orbit(a, eccentricity, inclination, raan, perigee, same)
+    inclination = orbit.inclination_deg * DEGREE + same
+    if isinstance(orbit, WalkerOrbit):
+        # Walker delta has its nodes over 360 deg, star over 180 deg.
+        turn = 2 * math.pi if orbit.pattern == "delta" else math.pi
+        raan = orbit.raan_deg * DEGREE + turn * share / orbit.planes
+        return Orbit(a, eccentricity, inclination, raan, perigee, same)
+    raan = 0.0 if orbit.raan_deg is None else orbit.raan_deg * DEGREE
+    if orbit.beta_deg is not None:
+        raan = _node_for_beta(case, orbit, numbers)
+    anomaly = orbit.mean_anomaly_deg * DEGREE
+    return Orbit(a, eccentricity, inclination, raan + same, perigee, anomaly + same)
 
 
 # -------------------------------------------------------------------------------------- other kinds
@@ -204,7 +199,7 @@ def _cluster(case: Case, orbit: ClusterOrbit) -> Constellation:
     Wiltshire 1960), so |u| <= radius/2. The lattice keeps its order while it turns: no two satellites ever
     meet.
     """
-    centre, zero, _ = _sun_synchronous(case, orbit)
+    centre = first_elements(case, np.zeros(1))
     u = 1000 * orbit.radius_km / 2 * lattice(orbit.satellites)
     a, e, w = (float(x[0]) for x in (centre.semi_major_axis, centre.eccentricity, centre.arg_perigee))
     x, y = e * math.cos(w) + u[:, 0] / a, e * math.sin(w) + u[:, 1] / a
@@ -222,7 +217,7 @@ def _cluster(case: Case, orbit: ClusterOrbit) -> Constellation:
     )
     wide = len(str(n))
     names = tuple(f"s{k + 1:0{wide}d}" for k in range(n))
-    return Constellation(names, np.zeros(n, int), _over_epochs(case, _replace(centre, zero)), satellites)
+    return Constellation(names, np.zeros(n, int), _over_epochs(case, centre), satellites)
 
 
 def lattice(n: int) -> np.ndarray:
@@ -244,44 +239,34 @@ def lattice(n: int) -> np.ndarray:
     return best[1] / best[0] if best[0] > 0 else best[1]
 
 
-def _elements(case: Case, orbit: ElementsOrbit) -> Constellation:
-    """One satellite; its node given, or placed for a beta angle at the first epoch."""
-    inclination = math.radians(orbit.inclination_deg)
-    raan = math.radians(orbit.raan_deg or 0.0)
-    if orbit.beta_deg is not None:
-        direction = sun_at(*dates([case.epoch.start])).direction[0]
-        raan = _node_for_beta(case, orbit, direction)
-    first = Orbit(
-        *(
-            np.array([value])
-            for value in (
-                R_EARTH + 1000 * orbit.altitude_km,
-                orbit.eccentricity,
-                inclination,
-                raan,
-                math.radians(orbit.arg_perigee_deg),
-                math.radians(orbit.mean_anomaly_deg),
-            )
-        )
-    )
+def _elements(case: Case) -> Constellation:
+    """One satellite."""
+    first = first_elements(case, np.zeros(1))
     return Constellation(("satellite",), np.zeros(1, int), _over_epochs(case, first), first)
 
 
-def _node_for_beta(case: Case, orbit: ElementsOrbit, sun_hat: np.ndarray) -> float:
-    """Node with sin beta = sin i cos dec sin(raan - alpha) + cos i sin dec, that is h . s."""
-    i, beta = math.radians(orbit.inclination_deg), math.radians(orbit.beta_deg)
+def _node_for_beta(case: Case, orbit: ElementsOrbit, numbers: Any) -> Any:
+    """Node with sin beta = sin i cos dec sin(raan - alpha) + cos i sin dec, that is h . s, at the first epoch.
+
+    Raises:
+        CaseError: no node has that angle.
+    """
+    xp = numbers.xp
+    sun_hat = sun_at(*dates([case.epoch.start])).direction[0]
+    i, beta = orbit.inclination_deg * DEGREE, orbit.beta_deg * DEGREE
     declination = math.asin(sun_hat[2])
     alpha = math.atan2(sun_hat[1], sun_hat[0])
-    constant, swing = math.cos(i) * math.sin(declination), math.sin(i) * math.cos(declination)
-    if abs(math.sin(beta) - constant) > swing * (1 + 1e-12):
+    constant, swing = xp.cos(i) * math.sin(declination), xp.sin(i) * math.cos(declination)
+    if not numbers.traced and abs(math.sin(beta) - constant) > swing * (1 + 1e-12):
         low, high = (math.degrees(math.asin(min(1.0, max(-1.0, constant + s * swing)))) for s in (-1, 1))
         raise CaseError(
             f"{case.source}: orbit.beta_deg: got {orbit.beta_deg:g}; with"
             f" inclination_deg = {orbit.inclination_deg:g}"
             f" on {case.epoch.start:%Y-%m-%d} it must lie between {low:.2f} and {high:.2f}"
         )
-    sine = 0.0 if swing == 0 else (math.sin(beta) - constant) / swing
-    return alpha + math.asin(min(1.0, max(-1.0, sine)))
+    tilted = swing != 0
+    sine = xp.where(tilted, (xp.sin(beta) - constant) / xp.where(tilted, swing, 1.0), 0.0)
+    return alpha + xp.arcsin(xp.clip(sine, -1.0, 1.0))
 
 
 def _from_tle(case: Case, orbit: TleOrbit) -> Constellation:

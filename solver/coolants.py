@@ -49,7 +49,7 @@ class Coolant:
         value = getattr(self, name)
         z = (REFERENCE_C + _ZERO_CELSIUS) / (temperature_c + _ZERO_CELSIUS) - 1
         terms = (c * z**k for k, c in enumerate(self.coefficients.get(name, ()), start=1))
-        return value * math.exp(sum(terms))
+        return value * math.e ** sum(terms)  # an operator, which takes a traced temperature too
 
 
 COOLANTS: dict[str, Coolant] = {
