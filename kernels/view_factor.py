@@ -97,7 +97,9 @@ def perpendicular_plates(
     # S - M = m^2/(S + M).
     m, M, S = jnp.minimum(W, H), jnp.maximum(W, H), jnp.sqrt(Q)
     beyond = m * m / (S + M)
-    angles = m * jnp.arctan(1 / m) - beyond * jnp.arctan(1 / S) + M * jnp.arctan(beyond / (1 + M * S))
+    # Of two arguments: XLA's arc tangent of one is wrong on CPUs with 512-bit registers, beside a logarithm.
+    one = jnp.ones_like(m)
+    angles = m * arctan2(one, m) - beyond * arctan2(one, S) + M * arctan2(beyond, 1 + M * S)
     return (angles + logs / 4) / (math.pi * W)
 
 
@@ -124,7 +126,7 @@ def parallel_plates(
         # a atan(x/a) - atan x with a^2 = 1 + y^2, through a - 1 = y^2/(a + 1): far plates keep their digits.
         a = jnp.sqrt(1 + y2)
         beyond = y2 / (a + 1)
-        return beyond * jnp.arctan(x / a) - jnp.arctan(x * beyond / (a + x * x))
+        return beyond * arctan2(x, a) - arctan2(x * beyond, a + x * x)
 
     log = jnp.log1p(X2 * Y2 / (1 + X2 + Y2)) / 2
     return (log + X * bracket(X, Y2) + Y * bracket(Y, X2)) * 2 / (math.pi * X * Y)

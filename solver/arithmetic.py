@@ -15,8 +15,12 @@ import numpy as np
 
 @contextmanager
 def host_float64() -> Iterator[None]:
-    """JAX in float64 on the host, whatever the run's precision and device: dates and angles need it."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    """JAX in float64 on the host, whatever the run's precision and device: dates and angles need it.
+
+    At once, even while a program is traced that needs the numbers as constants.
+    """
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
         yield
 
 

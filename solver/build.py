@@ -237,7 +237,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class Place:
+class Occasion:
     """What distinguishes a row besides its design: where and when. Leaves for one row, or rows first.
 
     Attributes:
@@ -259,11 +259,11 @@ class Place:
     orbit: Orbit | None
 
 
-jax.tree_util.register_dataclass(Place)
+jax.tree_util.register_dataclass(Occasion)
 
 
-def places(case: Case) -> tuple[Place, Roster]:
-    """The places of all rows of a case, float64, rows first, and its roster."""
+def occasions(case: Case) -> tuple[Occasion, Roster]:
+    """The occasions of all rows of a case, float64, rows first, and its roster."""
     listed = roster(case, np.float64)
     rows = np.arange(len(listed.revolutions.sun_distance))
     group, epoch = np.divmod(rows, len(listed.epochs))
@@ -273,7 +273,7 @@ def places(case: Case) -> tuple[Place, Roster]:
     seconds = np.array([(when - case.epoch.start).total_seconds() for when in listed.epochs])
     sun = constellations.sun_at(*listed.dates)
     draws = np.zeros((len(groups), 4)) if case.spread is None else _draws(case.spread, len(groups))
-    place = Place(
+    occasion = Occasion(
         plane=plane[group],
         seconds=seconds[epoch],
         sun_hat=sun.direction[epoch],
@@ -282,23 +282,23 @@ def places(case: Case) -> tuple[Place, Roster]:
         draws=draws[group],
         orbit=jax.tree.map(np.asarray, listed.orbits) if isinstance(case.orbit, TleOrbit) else None,
     )
-    return place, listed
+    return occasion, listed
 
 
-def build_row(case: Case, place: Place, dtype: Any) -> tuple[Revolution, Params, State]:
+def build_row(case: Case, occasion: Occasion, dtype: Any) -> tuple[Revolution, Params, State]:
     """One row of a case some of whose numbers are traced: what `build` makes of all, with no batch axis.
 
     Args:
         case: With traced numbers in place of some; nothing about it is checked any more.
-        place: Of the row, traced too.
+        occasion: Of the row, traced too.
         dtype: Of every leaf.
     """
     row = _Row(dtype)
-    orbits = place.orbit
+    orbits = occasion.orbit
     if orbits is None:
-        orbits = propagate(constellations.first_elements(case, place.plane, row.numbers), place.seconds)
-    design = _design(case, place.draws[None], row.numbers)
-    sky = _sky(case, orbits, place, row.numbers)
+        orbits = propagate(constellations.first_elements(case, occasion.plane, row.numbers), occasion.seconds)
+    design = _design(case, occasion.draws[None], row.numbers)
+    sky = _sky(case, orbits, occasion, row.numbers)
     revolution = _revolution(case, design, row, jax.tree.map(row.numbers.array, sky))
     params = _params(case, design, row)
     return revolution, params, _state(case, params, row)
@@ -378,11 +378,11 @@ def _sky_at(case: Case, orbits: Orbit, dates: tuple[np.ndarray, np.ndarray]) -> 
     """What a revolution has of its orbit and of its date, by name: orbits of any shape, dates of any."""
     sun = constellations.sun_at(*dates)
     zonal = None if case.environment.earth == "uniform" else _zonal(case, sum(dates))
-    place = Place(None, None, sun.direction, sun.distance, zonal, None, None)
-    return _sky(case, orbits, place, HOST)
+    occasion = Occasion(None, None, sun.direction, sun.distance, zonal, None, None)
+    return _sky(case, orbits, occasion, HOST)
 
 
-def _sky(case: Case, orbits: Orbit, place: Place, numbers: Any) -> dict[str, Any]:
+def _sky(case: Case, orbits: Orbit, occasion: Occasion, numbers: Any) -> dict[str, Any]:
     """What a revolution has of its orbit and of its date, by name."""
     e = case.environment
     flux, given = LEVELS[e.level][0], e.solar_flux_w_m2
@@ -390,13 +390,13 @@ def _sky(case: Case, orbits: Orbit, place: Place, numbers: Any) -> dict[str, Any
     scaled = e.scale_with_distance
     if scaled is None:
         scaled = e.level == "nominal" and given is None
-    dated_flux = flux * ((AU / place.sun_distance) ** 2 if scaled else 0 * place.sun_distance + 1)
+    dated_flux = flux * ((AU / occasion.sun_distance) ** 2 if scaled else 0 * occasion.sun_distance + 1)
     return {
         "orbit": _wrapped(orbits, numbers.xp),
-        "sun_hat": place.sun_hat,
-        "sun_distance": place.sun_distance,
+        "sun_hat": occasion.sun_hat,
+        "sun_distance": occasion.sun_distance,
         "solar_flux": dated_flux,
-        "earth": _earth(case, place.zonal, flux, dated_flux, numbers),
+        "earth": _earth(case, occasion.zonal, flux, dated_flux, numbers),
     }
 
 

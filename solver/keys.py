@@ -96,7 +96,10 @@ def find(case: Case, name: str) -> Key:
     """
     known = continuous(case)
     if name not in known:
-        raise CaseError(f"{case.source}: {name}: {_why_not(case, name, known)}")
+        face = next((key for key in _numbers(resolved(case), each_face=True) if key.name == name), None)
+        if face is None:
+            raise CaseError(f"{case.source}: {name}: {_why_not(case, name, known)}")
+        return face
     return known[name]
 
 
@@ -149,29 +152,29 @@ def _replaced(section: Any, part: str, below: Mapping[str, Any]) -> Any:
 # ------------------------------------------------------------------------------------------------ the walk
 
 
-def _numbers(case: Case) -> Iterator[Key]:
+def _numbers(case: Case, each_face: bool = False) -> Iterator[Key]:
     for name, info in Case.model_fields.items():
         section = getattr(case, name)
         if name not in NOT_OF_A_DESIGN and not isinstance(section, str):
-            yield from _below(section, name, info, [])
+            yield from _below(section, name, info, [], each_face)
 
 
-def _below(value: Any, name: str, info: Any, bounds: list[Any]) -> Iterator[Key]:
-    """Keys at and below one value of a section."""
+def _below(value: Any, name: str, info: Any, bounds: list[Any], each_face: bool) -> Iterator[Key]:
+    """Keys at and below one value of a section; a pair of equals is one, or with `each_face` two."""
     if isinstance(value, Section):
         for part, field in type(value).model_fields.items():
             if part not in INLINED:
-                yield from _below(getattr(value, part), f"{name}.{part}", field, _bounds(field))
+                yield from _below(getattr(value, part), f"{name}.{part}", field, _bounds(field), each_face)
     elif isinstance(value, dict):
         for part, inner in value.items():
-            yield from _below(inner, f"{name}.{part}", info, bounds)
+            yield from _below(inner, f"{name}.{part}", info, bounds, each_face)
     elif isinstance(value, tuple):
         both = len(value) == 2 and _is_number(value[0]) and _is_pair(info)
-        if both and value[0] == value[1]:
+        if both and value[0] == value[1] and not each_face:
             yield _key(name, value[0], info, bounds)
             return
         for k, inner in enumerate(value):
-            yield from _below(inner, f"{name}.{k}", info, bounds)
+            yield from _below(inner, f"{name}.{k}", info, bounds, each_face)
     elif _is_number(value):
         yield _key(name, value, info, bounds)
 

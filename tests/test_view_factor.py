@@ -1,6 +1,9 @@
 """View factors against quadrature, published values and limits; exchange areas against closed forms."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -237,3 +240,19 @@ def test_surfaces_that_do_not_emit_exchange_nothing():
     np.testing.assert_allclose(R, 0)
     # Radiosities J1 = 0.4 J2 and J2 = 0.8 + 0.2 x 0.4 J1, of which space gets 0.6 each.
     np.testing.assert_allclose(R_space[1], 0.6 * 1.4 * 0.8 / (1 - 0.2 * 0.4 * 0.4), rtol=1e-14)
+
+
+def test_many_plates_at_once_in_the_widest_registers():
+    """A batch that fills registers has the numbers of one alone, compiled as a run compiles it: there XLA's arc
+    tangent of one argument gave 0 beside a logarithm."""
+    code = (
+        "from dawndusk.solver import devices; devices.configure(precision='double', cache=False)\n"
+        "import jax, numpy as np\n"
+        "from dawndusk.kernels.view_factor import parallel_plates, perpendicular_plates\n"
+        "for function in (parallel_plates, perpendicular_plates):\n"
+        "    for n in (8, 16, 32):\n"
+        "        sizes = [np.full(n, x) for x in (7.5, 4.0, 7.0)]\n"
+        "        many, one = jax.jit(function)(*sizes), jax.jit(function)(*(x[:1] for x in sizes))\n"
+        "        np.testing.assert_allclose(many, np.repeat(one, n), rtol=1e-12)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": ""})
