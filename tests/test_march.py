@@ -160,6 +160,13 @@ def test_closure_is_reported_as_measured(fleet, uniform_state):
     assert float(cycle.slowest.max()) > 30 * 3600
 
 
+def test_what_changes_nothing_for_one_satellite_has_no_slope_there():
+    """A heater that works in one satellite and not in another: the right-hand side of the second is zero."""
+    r = jnp.array([[1.0, 0.0], [2.0, 0.0], [-3.0, 0.0]])
+    x = march._gmres(lambda v: jnp.array([[2.0], [3.0], [4.0]]) * v, r, lambda v: v)
+    np.testing.assert_allclose(x, r / jnp.array([[2.0], [3.0], [4.0]]), rtol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("deficit", [False, True])
 def test_gradients_of_the_periodic_orbit(design, square_loads, uniform_state, deficit):
