@@ -167,36 +167,36 @@ def distribution(given: Uncertain, value: float, place: str) -> Distribution:
     """
     from scipy import stats
 
-    if given.distribution in ("normal", "lognormal"):
-        percent = given.sigma_percent
-        sigma = given.sigma if percent is None else percent / 100 * abs(value)
-        if sigma == 0:
-            raise CaseError(f"{place}.sigma_percent: got {percent:g} of {given.name} = {value:g}; give sigma")
-        cut = stats.truncnorm(-CUT, CUT)
-        if given.distribution == "normal":
-            return Distribution(
-                value - CUT * sigma,
-                value + CUT * sigma,
-                value,
-                sigma * float(cut.std()),
-                lambda u: value + sigma * cut.ppf(u),
-            )
-        if value <= 0:
-            raise CaseError(
-                f"{place}.distribution: got 'lognormal' with {given.name} = {value:g}; must be > 0"
-            )
-        return _lognormal(value, math.sqrt(math.log1p((sigma / value) ** 2)), cut)
-    if not given.low <= value <= given.high:
+    low, high = given.low, given.high
+    if low is None or high is None:
+        return _around(given, value, place)
+    if not low <= value <= high:
         raise CaseError(
-            f"{place}: got low = {given.low:g}, high = {given.high:g}; must reach around the case's"
-            f" {given.name} = {value:g}"
+            f"{place}: got low = {low:g}, high = {high:g}; must reach around the case's {given.name} = {value:g}"
         )
-    width = given.high - given.low
+    width = high - low
     if given.distribution == "uniform":
-        law = stats.uniform(given.low, width)
+        law = stats.uniform(low, width)
     else:
-        law = stats.triang((value - given.low) / width, given.low, width)
-    return Distribution(given.low, given.high, float(law.mean()), float(law.std()), law.ppf)
+        law = stats.triang((value - low) / width, low, width)
+    return Distribution(low, high, float(law.mean()), float(law.std()), law.ppf)
+
+
+def _around(given: Uncertain, value: float, place: str) -> Distribution:
+    """A normal or lognormal distribution."""
+    from scipy import stats
+
+    percent = given.sigma_percent
+    sigma = (percent or 0) / 100 * abs(value) if given.sigma is None else given.sigma
+    if sigma == 0:
+        raise CaseError(f"{place}.sigma_percent: got {percent:g} of {given.name} = {value:g}; give sigma")
+    cut = stats.truncnorm(-CUT, CUT)
+    if given.distribution == "normal":
+        low, high = value - CUT * sigma, value + CUT * sigma
+        return Distribution(low, high, value, sigma * float(cut.std()), lambda u: value + sigma * cut.ppf(u))
+    if value <= 0:
+        raise CaseError(f"{place}.distribution: got 'lognormal' with {given.name} = {value:g}; must be > 0")
+    return _lognormal(value, math.sqrt(math.log1p((sigma / value) ** 2)), cut)
 
 
 def _lognormal(median: float, s: float, cut) -> Distribution:
