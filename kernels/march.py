@@ -588,7 +588,7 @@ def _least_squares(H: Float[Array, "l k b"], norm: Float[Array, " b"]) -> Float[
         H = H.at[j : j + 2].set(jnp.sum(turned[:, :, None] * H[None, j : j + 2], axis=1))
         right = right.at[j : j + 2].set(jnp.sum(turned * right[None, j : j + 2], axis=1))
     diagonal = jnp.abs(jnp.stack([H[j, j] for j in range(k)]))
-    spent = diagonal < 1e2 * jnp.finfo(H.dtype).eps * jnp.max(diagonal, axis=0, keepdims=True)
+    spent = diagonal <= 1e2 * jnp.finfo(H.dtype).eps * jnp.max(diagonal, axis=0, keepdims=True)
     y = jnp.zeros_like(right[:k])
     for j in range(k - 1, -1, -1):
         value = (right[j] - jnp.sum(H[j, j + 1 : k] * y[j + 1 :], axis=0)) / jnp.where(spent[j], 1.0, H[j, j])
