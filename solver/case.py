@@ -24,6 +24,7 @@ from . import earth_file, tle
 from .schema import INLINED, Case, Section
 
 HASH_DIGITS = 16
+STUDIED = ("uncertainty",)  # sections that are of studies alone
 MOST_LINES = 20  # of bad lines named before it says how many more
 MOST_SHOWN = 60  # characters, or entries of a list, of a value in a message
 
@@ -96,9 +97,10 @@ def case_hash(case: Case) -> str:
     """First 16 hexadecimal digits of SHA-256 over the resolved case as canonical JSON.
 
     Defaults are written out, keys sorted, 600 and 600.0 are one number. Where a file of element sets or a
-    table of the Earth lies does not count, what it holds does.
+    table of the Earth lies does not count, what it holds does. What a study asks of a case (`STUDIED`) does not
+    change what a run of it solves, and does not count.
     """
-    data = case.model_dump(mode="json", by_alias=True)
+    data = case.model_dump(mode="json", by_alias=True, exclude=set(STUDIED))
     data["orbit"].pop("file", None)
     data["environment"].pop("earth_file")
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

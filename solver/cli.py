@@ -1,4 +1,4 @@
-"""The command line: run, check, plot, schema.
+"""The command line: run, study, check, plot, schema.
 
 Nothing here imports JAX before `devices.configure` has set it up, so that `--help` is instant and one XLA
 host device a core can still be asked for.
@@ -222,8 +222,8 @@ def _console() -> Any:
 
 
 @contextmanager
-def _progress(shown: bool = True) -> Iterator[Any]:
-    """A bar with rate and time left on a terminal; nothing in a pipe."""
+def _progress(shown: bool = True, what: str = "revolutions", before: str = "compiling") -> Iterator[Any]:
+    """A bar with rate and time left on a terminal; nothing in a pipe. It counts `what`, and first says `before`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -246,7 +246,7 @@ def _progress(shown: bool = True) -> Iterator[Any]:
     with Progress(
         *columns, console=console, disable=not (shown and console.is_terminal), transient=True
     ) as bar:
-        task = bar.add_task("compiling", total=None, rate="")
+        task = bar.add_task(before, total=None, rate="")
         start = None
 
         def report(done: int, rows: int) -> None:
@@ -254,7 +254,7 @@ def _progress(shown: bool = True) -> Iterator[Any]:
             if start is None:
                 start = done
             speed = bar.tasks[0].speed
-            words = "revolutions" if done > start else "compiling"
+            words = what if done > start else before
             bar.update(
                 task, completed=done, total=rows, description=words, rate=f"{speed:.3g}/s" if speed else ""
             )
@@ -270,6 +270,120 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+class Scheme(enum.StrEnum):
+    """How the designs of a study are chosen."""
+
+    grid = "grid"
+    latin = "latin"
+    sobol = "sobol"
+
+
+class Environment(enum.StrEnum):
+    """Levels of the environment."""
+
+    nominal = "nominal"
+    hot = "hot"
+    cold = "cold"
+
+
+class Life(enum.StrEnum):
+    """Ends of the life."""
+
+    beginning = "beginning"
+    end = "end"
+
+
+Environments = Annotated[
+    list[Environment] | None,
+    typer.Option("--environment", help="Judge in this environment; several: by the worst of them."),
+]
+Lives = Annotated[
+    list[Life] | None, typer.Option("--life", help="Judge at this end of the life; both: by the worse.")
+]
+
+
+@app.command()
+def study(
+    case: CaseFile,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=LOW:HIGH:COUNT",
+            help="Sweep a key; also LOW:HIGH:COUNT:log and VALUE,VALUE. Without COUNT for latin and sobol.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="Draw so many samples of the case's [uncertainty].")
+    ] = None,
+    design: Annotated[
+        Scheme | None, typer.Option(help="Sweeps: grid if not given; samples: latin or sobol, latin.")
+    ] = None,
+    points: Annotated[int | None, typer.Option(min=2, help="Designs of a sweep by latin or sobol.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of latin and sobol; 0, or that of [uncertainty], if not given.")
+    ] = None,
+    of: Annotated[str | None, typer.Option(help="Figure to choose the best design by, and to draw.")] = None,
+    environment: Environments = None,
+    life: Lives = None,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="Directory; runs/<case name>_study if not given.")] = None,
+    precision: PrecisionOption = Precision.single,
+    device: DeviceOption = None,
+) -> None:
+    """Solve many designs of a case: keys swept through ranges, or samples of what is uncertain."""
+    with _readable():
+        from . import case as cases
+        from . import devices
+
+        if bool(vary) == (samples is not None):
+            raise typer.BadParameter("give --vary KEY=LOW:HIGH:COUNT, or --samples N; not both")
+        loaded = cases.load(case, set_ or ())
+        devices.configure(device, precision)
+        from . import study as studies
+        from . import sweep, uncertainty
+
+        if samples is None:
+            kind, designs = sweep, sweep.designs(loaded, vary or (), design or Scheme.grid, points, seed or 0)
+        else:
+            if design is Scheme.grid or points is not None:
+                given = "--points" if points is not None else "--design grid"
+                raise typer.BadParameter(f"{given} goes with --vary")
+            kind, designs = uncertainty, uncertainty.designs(loaded, samples, design or Scheme.latin, seed)
+        conditions = studies.conditions(environment or (), life or ())
+        out = out or Path("runs") / f"{Path(case).stem}_study"
+        with _quiet():
+            code = _study(kind, loaded, designs, out, of, conditions, precision)
+    if code:
+        raise typer.Exit(code)
+
+
+def _study(
+    kind: Any, case: Any, designs: Any, out: Path, of: str | None, conditions: Any, precision: str
+) -> int:
+    from . import study as studies
+    from . import study_plots, uncertainty
+
+    with _progress(what="designs checked", before="checking") as report:
+        studies.check(case, designs, report)
+    with _progress(what="designs") as report:
+        outcome = studies.solve(
+            case, designs, out, of=of, conditions=conditions, precision=precision, progress=report
+        )
+    with _progress(before="gradient" if kind is uncertainty else "summary"):
+        found = kind.summarise(outcome, of)
+    studies.write(outcome, found)
+    pictures = study_plots.plot(out) if found["complete"] else []
+    console = _console()
+    kind.show(found, console)
+    names = ", ".join(["results.zarr", "summary.json", "case.toml", *(picture.name for picture in pictures)])
+    console.print(f"{out}: {names}")
+    if outcome.interrupted:
+        done = found["solved"] + found["failed"]
+        typer.echo(f"interrupted; the same command goes on from {done} {found['what']}", err=True)
+        return INTERRUPTED
+    return 0
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from . import flux_plots, results
+from . import flux_plots, results, study_plots
 from .drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, dates_across, drawing, save
 
 LEAST_FLUX = 1.0  # W/m2; less is not drawn
@@ -11,6 +11,8 @@ LEAST_FLUX = 1.0  # W/m2; less is not drawn
 
 def plot(run_dir: Path) -> list[Path]:
     """Draw every picture that the run has data for; returns their paths."""
+    if study_plots.is_study(run_dir):
+        return study_plots.plot(run_dir)
     with drawing():
         if flux_plots.is_flux_run(run_dir):
             return flux_plots.plot(run_dir)

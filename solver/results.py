@@ -22,7 +22,7 @@ import os
 import platform
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,7 +99,7 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plan that the directory was begun with, None if it was not.
 
     Raises:
-        RunDirectoryError: it holds a run of another case, precision, version or kind than `plan`.
+        RunDirectoryError: it holds a run of another case, precision, version, kind or designs than `plan`.
     """
     if not begun(path):
         return None
@@ -115,8 +115,9 @@ def kept_plan(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         ("precision", "another precision"),
         ("version", "another dawndusk"),
         ("solves", "another kind"),
+        ("designs", "other designs or conditions"),
     ):
-        if old.get(key) != plan[key]:
+        if old.get(key) != plan.get(key):
             raise RunDirectoryError(
                 f"{path} holds a run of {said} ({key} {old.get(key)}, now {plan[key]}): "
                 "choose another --out, or delete the directory"
@@ -133,13 +134,29 @@ def begin(
 ) -> None:
     """Make the directory ready for a run of `plan`, or for the rest of one, so that its dataset can be read from
     the first rows on. Besides satellites and epochs it has `coordinates`, those of `design_coordinates` if None."""
+
+    def write_places():
+        places = _places(fleet, coordinates)
+        places.to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
+
+    begin_with(path, plan, resolved, write_places)
+
+
+def begin_with(
+    path: Path, plan: Mapping[str, Any], resolved: str, prepare: Callable[[], None] = lambda: None
+) -> None:
+    """Make the directory ready for what is planned, or for the rest of it.
+
+    Args:
+        path, plan, resolved: Of the directory; what it belongs to; the case as TOML.
+        prepare: What else a directory needs that is new.
+    """
     (path / _ROWS).mkdir(parents=True, exist_ok=True)
     write_text(path / "case.toml", resolved)
-    if (path / _PLAN).exists():
+    if begun(path):
         (path / DATASET / _SEAL).unlink(missing_ok=True)
         return
-    places = _places(fleet, coordinates)
-    places.to_zarr(path / DATASET, mode="w", zarr_format=2, consolidated=False, encoding=_EPOCH)
+    prepare()
     # Last: only a directory that is complete up to here counts as begun.
     write_text(path / _PLAN, json.dumps(dict(plan), indent=1))
 
@@ -510,7 +527,11 @@ def open_run(path: Path) -> Any:
     if not store.exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     sealed = (store / _SEAL).exists()
-    dataset = _opened(store, consolidated=sealed)
+    dataset = open_store(store, consolidated=sealed)
+    if "revolution_index" not in dataset:
+        raise RunDirectoryError(
+            f"{path} holds no run of satellites and epochs; `study.open_study` reads a study"
+        )
     row = dataset["revolution_index"].values
     if not sealed:
         rows = int(row.max()) + 1
@@ -544,10 +565,10 @@ def open_featured(path: Path, group: str) -> Any:
         raise RunDirectoryError(f"{path} is not a run directory: it has no {DATASET}")
     if not (store / group).exists():
         raise RunDirectoryError(f"{path} is not the directory of a finished run: it has no {DATASET}/{group}")
-    return _opened(store, group=group, consolidated=False)
+    return open_store(store, group=group, consolidated=False)
 
 
-def _opened(store: Path, **how: Any) -> Any:
+def open_store(store: Path, **how: Any) -> Any:
     import xarray as xr
 
     try:

@@ -1144,6 +1144,75 @@ class Spread(Section):
     payload_power: Number = key("Relative 1-sigma of the payload's power", "-", 0.0, ge=0, le=0.5)
 
 
+class Uncertain(Section):
+    """One key that is not known exactly: its distribution, around what the case gives for it."""
+
+    name: Text = key(
+        "Key of the case that varies continuously, written as after --set", min_length=1, alias="key"
+    )
+    distribution: Literal["normal", "uniform", "triangular", "lognormal"] = key(
+        "normal: around the case's value, cut at 3 sigma; lognormal: the same of its logarithm, whose median is the"
+        " case's value; uniform: between low and high; triangular: likewise, most likely the case's value",
+        default="normal",
+    )
+    sigma: Number | None = key(
+        "normal, lognormal: standard deviation before the cut, in the unit of the key",
+        "as key",
+        None,
+        gt=0,
+        le=1e12,
+    )
+    sigma_percent: Number | None = key(
+        "In place of sigma: per cent of the case's value", "%", None, gt=0, le=100
+    )
+    low: Number | None = key("uniform, triangular: least value", "as key", None, ge=-1e12, le=1e12)
+    high: Number | None = key("uniform, triangular: greatest value", "as key", None, ge=-1e12, le=1e12)
+
+    @model_validator(mode="after")
+    def _numbers(self):
+        spreads = ("sigma", "sigma_percent"), ("low", "high")
+        own, other = spreads if self.distribution in ("normal", "lognormal") else spreads[::-1]
+        for name in other:
+            if getattr(self, name) is not None:
+                raise refuse(
+                    name,
+                    f"got {getattr(self, name):g} with distribution = '{self.distribution}'; it has"
+                    f" {' or '.join(own) if own[0] == 'sigma' else ' and '.join(own)}",
+                )
+        given = [name for name in own if getattr(self, name) is not None]
+        if own[0] == "sigma" and len(given) != 1:
+            text = (
+                "missing"
+                if not given
+                else f"got {self.sigma:g} beside sigma_percent = {self.sigma_percent:g}"
+            )
+            raise refuse(
+                "sigma", f"{text}; distribution = '{self.distribution}' needs one of sigma, sigma_percent"
+            )
+        if own[0] == "low":
+            for name in own:
+                if name not in given:
+                    raise refuse(name, f"missing; distribution = '{self.distribution}' needs it")
+            if self.low >= self.high:
+                raise refuse("low", f"got {self.low:g}; must be < high = {self.high:g}")
+        return self
+
+
+class Uncertainty(Section):
+    """What `dawndusk study --samples` draws; without influence on a run."""
+
+    seed: Whole = key("Seed of the samples", "-", 0, ge=0, lt=2**63)
+    of: tuple[Uncertain, ...] = key("The keys, independent of each other", min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _once(self):
+        names = [one.name for one in self.of]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise refuse(f"of.{i}.key", f"got '{name}' again; a key has one distribution")
+        return self
+
+
 class Mass(Section):
     """Masses that follow from nothing else, the launch price and the life."""
 
@@ -1218,6 +1287,7 @@ class Case(Section):
     nodes: dict[NodeName, Node] = {}
     links: tuple[Link, ...] = ()
     spread: Spread | None = None
+    uncertainty: Uncertainty | None = None
     mass: Mass = Mass()
     limits: Limits = Limits()
     run: Run = Run()
@@ -1442,6 +1512,8 @@ TABLES: tuple[tuple[str, type[Section]], ...] = (
     ("[nodes.NAME]", Node),
     ("[[links]]", Link),
     ("[spread]", Spread),
+    ("[uncertainty]", Uncertainty),
+    ("[[uncertainty.of]]", Uncertain),
     ("[mass]", Mass),
     ("[limits]", Limits),
     ("[run]", Run),

@@ -228,6 +228,15 @@ def test_hash_is_of_the_resolved_case():
     assert cases.case_hash(cases.validate(data)) != first
 
 
+def test_what_is_studied_does_not_change_the_hash():
+    data = tomllib.loads(PLATE)
+    first = cases.case_hash(cases.validate(data))
+    data["uncertainty"] = {"of": [{"key": "radiator.area_m2", "sigma_percent": 1}]}
+    studied = cases.validate(data)
+    assert cases.case_hash(studied) == first
+    assert cases.validate(tomllib.loads(cases.to_toml(studied))).uncertainty == studied.uncertainty
+
+
 def test_hash_is_kept_between_versions():
     # Results are found by it: a change here must be meant, and told in the changelog.
     assert cases.case_hash(cases.validate(tomllib.loads(PLATE))) == "89c8378d866f50b6"

@@ -489,6 +489,43 @@ REFUSALS = [
         "links.0.radiative_m2: got 1; a link to the loop is a conductance_w_k",
     ),
     ([*BARE, "links.0.to='loop'"], "links.0.to: got 'loop', but the case has no [loop]"),
+    # uncertainty
+    (["uncertainty.seed=1"], "uncertainty.of: missing"),
+    (["uncertainty.of=[]"], "uncertainty.of: got 0 entries; must be at least 1"),
+    (["uncertainty.of=[{sigma=1}]"], "uncertainty.of.0.key: missing; key of the case"),
+    (
+        ["uncertainty.of=[{key='array.area_m2'}]"],
+        "uncertainty.of.0.sigma: missing; distribution = 'normal' needs one of sigma, sigma_percent",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', sigma=2, sigma_percent=3}]"],
+        "uncertainty.of.0.sigma: got 2 beside sigma_percent = 3; distribution = 'normal' needs one of",
+    ),
+    (["uncertainty.of=[{key='array.area_m2', sigma=0}]"], "uncertainty.of.0.sigma: got 0; must be > 0"),
+    (
+        ["uncertainty.of=[{key='array.area_m2', sigma=1, low=100}]"],
+        "uncertainty.of.0.low: got 100 with distribution = 'normal'; it has sigma or sigma_percent",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', distribution='uniform', sigma=1}]"],
+        "uncertainty.of.0.sigma: got 1 with distribution = 'uniform'; it has low and high",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', distribution='triangular', high=110}]"],
+        "uncertainty.of.0.low: missing; distribution = 'triangular' needs it",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', distribution='uniform', low=110, high=100}]"],
+        "uncertainty.of.0.low: got 110; must be < high = 100",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', distribution='beta'}]"],
+        "uncertainty.of.0.distribution: got 'beta'; must be 'normal', 'uniform', 'triangular' or 'lognormal'",
+    ),
+    (
+        ["uncertainty.of=[{key='array.area_m2', sigma=1}, {key='array.area_m2', sigma=2}]"],
+        "uncertainty.of.1.key: got 'array.area_m2' again; a key has one distribution",
+    ),
     # spread, mass, limits, run
     (["spread.radiator_emissivity=0.6"], "spread.radiator_emissivity: got 0.6; must be <= 0.5"),
     (["spread.seed=-1"], "spread.seed: got -1; must be >= 0"),
@@ -533,6 +570,10 @@ ACCEPTED = [
     ["run.mode=transient", "run.revolutions=5"],
     ["environment.earth=knocke", "environment.albedo=0.3", "environment.earth_infrared_w_m2=240"],
     ["attitude.roll=inertial", "attitude.ra_deg=270", "attitude.dec_deg=66.56"],
+    [
+        "uncertainty.of=[{key='array.area_m2', sigma_percent=1},"
+        " {key='radiator.emissivity', distribution='uniform', low=0.86, high=0.9}]"
+    ],
 ]
 
 
