@@ -475,7 +475,7 @@ def _revolution(case: Case, design: Design, rows: Any, sky: dict[str, Any]) -> R
     """Revolutions under their sky."""
     e = case.environment
     _, albedo, infrared = LEVELS[e.level]
-    edges, levels, eclipse_demand = _demand(case)
+    edges, levels, eclipse_demand = _demand(case, rows.numbers)
     incident = None
     if e.incident is not None:
         i = e.incident
@@ -564,15 +564,17 @@ def _wrapped(orbits: Orbit, xp: Any) -> Orbit:
     return Orbit(orbits.semi_major_axis, orbits.eccentricity, orbits.inclination, **angles)
 
 
-def _demand(case: Case) -> tuple[list[float], list[float], float]:
+def _demand(case: Case, numbers: Any) -> tuple[Any, Any, Any]:
     """Edges, levels between them, and the factor in eclipse."""
-    if case.payload is None:
+    p, xp = case.payload, numbers.xp
+    if p is None:
         return [], [0.0], 1.0
-    edges, levels = [], [case.payload.demand]
-    for window in sorted(case.payload.windows, key=lambda w: w.start):
-        edges += [window.start, window.end]
-        levels += [window.demand, case.payload.demand]
-    return edges, levels, case.payload.eclipse_demand
+    if not p.windows:
+        return [], [p.demand], p.eclipse_demand
+    windows = numbers.array([[w.start, w.end, w.demand, p.demand] for w in p.windows])
+    windows = windows[xp.argsort(windows[:, 0])]
+    levels = xp.concatenate([numbers.array([p.demand]), windows[:, 2:].reshape(-1)])
+    return windows[:, :2].reshape(-1), levels, p.eclipse_demand
 
 
 def _attitude(case: Case, rows: Any) -> Attitude:
