@@ -34,6 +34,7 @@ from . import constellation as constellations
 from .arithmetic import HOST, Traced, host_float64
 from .case import CaseError
 from .schema import LEVELS, Case, EarthTable, Structure, TleOrbit, polynomial
+from .schema import Battery as BatterySection
 from .schema import Bus as BusSection
 from .schema import Spread as SpreadSection
 
@@ -909,7 +910,6 @@ def _coolant(case: Case, rows: Any) -> Coolant | None:
     if case.loop is None:
         return None
     loop = case.loop
-    volume_flow = loop.mass_flow_kg_s / loop.property("density_kg_m3")
     setpoint = 0.0 if loop.bypass_setpoint_c is None else loop.bypass_setpoint_c
     film, in_series = None, loop.wall_conductance_w_m_k
     if loop.tube_diameter_mm is not None:
@@ -926,7 +926,7 @@ def _coolant(case: Case, rows: Any) -> Coolant | None:
         capacity_rate=rows.last(loop.mass_flow_kg_s * loop.property("specific_heat_j_kg_k")),
         wall_conductance=rows.last(in_series),
         evaporator_fraction=rows.last(1.0 if loop.evaporator_fraction is None else loop.evaporator_fraction),
-        pump_power=rows.last(KILO * loop.pressure_drop_kpa * volume_flow / loop.pump_efficiency),
+        pump_power=rows.last(KILO * loop.pump_kw()),
         setpoint=rows.last(setpoint + ZERO_CELSIUS),
         bypass=loop.bypass_setpoint_c is not None,
         film=film,
@@ -969,8 +969,8 @@ def _battery(case: Case, rows: Any) -> Battery | None:
         soc_max=rows.last(b.max_soc),
         charge_efficiency=rows.last(b.charge_efficiency),
         discharge_efficiency=rows.last(b.discharge_efficiency),
-        charge_power_max=rows.last(KILO * b.charge_limit_kw),
-        discharge_power_max=rows.last(KILO * b.discharge_limit_kw),
+        charge_power_max=rows.last(KILO * b.power_limit_kw("charge")),
+        discharge_power_max=rows.last(KILO * b.power_limit_kw("discharge")),
     )
 
 
@@ -1015,22 +1015,25 @@ def _state(case: Case, params: Params, rows: Any) -> State:
 
 
 def masses(case: Case) -> dict[str, float]:
-    """Masses of one satellite [kg]: radiator, array, battery, structure, payload, loop, and total.
+    """Masses of one satellite [kg]: radiator, array, battery, payload, loop, the structure with them, and total.
 
     The total is the sum, or mass.total_kg where the case gives it.
     """
-    r = case.radiator
-    sheet = r.density_kg_m3 * MILLI * r.thickness_mm
+    own = case.mass
     out = {
-        "radiator": r.area_m2 * (sheet if r.areal_mass_kg_m2 is None else r.areal_mass_kg_m2),
+        "radiator": case.radiator.area_m2 * case.radiator.areal_mass,
         "array": 0.0 if case.array is None else case.array.area_m2 * case.array.areal_mass_kg_m2,
-        "battery": 0.0,
-        "structure": case.structure.mass_kg,
-        "payload": case.mass.payload_kg,
-        "loop": case.mass.loop_kg,
+        "battery": 0.0 if case.battery is None else _battery_mass(case.battery),
+        "payload": own.payload_kg
+        + (0.0 if case.payload is None else own.payload_kg_kw * case.payload.power_kw),
+        "loop": own.loop_kg + (0.0 if case.loop is None else own.loop_kg_kw * case.loop.pump_kw()),
     }
-    if case.battery is not None:
-        mass = case.battery.mass_kg
-        out["battery"] = KILO * case.battery.capacity_kwh / BATTERY_WH_PER_KG if mass is None else mass
-    total = case.mass.total_kg
-    return out | {"total": sum(out.values()) if total is None else total}
+    out["structure"] = case.structure.mass_kg + case.structure.mass_share * sum(out.values())
+    return out | {"total": sum(out.values()) if own.total_kg is None else own.total_kg}
+
+
+def _battery_mass(battery: BatterySection) -> float:
+    if battery.mass_kg is not None:
+        return battery.mass_kg
+    specific = battery.specific_energy_wh_kg
+    return KILO * battery.capacity_kwh / (BATTERY_WH_PER_KG if specific is None else specific)

@@ -24,6 +24,7 @@ from . import earth_file, tle
 from .schema import INLINED, Case, Section
 
 HASH_DIGITS = 16
+STUDIES = "studies"  # folder, among the shipped cases, of those that are made to be sized and varied
 STUDIED = ("uncertainty",)  # sections that are of studies alone
 MOST_LINES = 20  # of bad lines named before it says how many more
 MOST_SHOWN = 60  # characters, or entries of a list, of a value in a message
@@ -96,13 +97,13 @@ def validate(
 def case_hash(case: Case) -> str:
     """First 16 hexadecimal digits of SHA-256 over the resolved case as canonical JSON.
 
-    Defaults are written out, keys sorted, 600 and 600.0 are one number. Where a file of element sets or a
-    table of the Earth lies does not count, what it holds does. What a study asks of a case (`STUDIED`) does not
-    change what a run of it solves, and does not count.
+    Defaults are written out, keys that have none and are not given are left out, keys sorted, 600 and 600.0 are one
+    number. Where a file of element sets or a table of the Earth lies does not count, what it holds does. What a study
+    asks of a case (`STUDIED`) does not change what a run of it solves, and does not count.
     """
-    data = case.model_dump(mode="json", by_alias=True, exclude=set(STUDIED))
+    data = case.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(STUDIED))
     data["orbit"].pop("file", None)
-    data["environment"].pop("earth_file")
+    data["environment"].pop("earth_file", None)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
@@ -117,9 +118,9 @@ def to_toml(case: Case) -> str:
 
 
 def shipped() -> dict[str, Path]:
-    """Cases that come with dawndusk, by name."""
+    """Cases that come with dawndusk, by name; those of studies last."""
     folder = Path(str(resources.files("dawndusk.cases")))
-    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    return {file.stem: file for where in (folder, folder / STUDIES) for file in sorted(where.glob("*.toml"))}
 
 
 def find(path: str | Path) -> Path:
@@ -133,9 +134,12 @@ def find(path: str | Path) -> Path:
     except OSError as error:
         raise CaseError(f"{_brief(str(path))}: cannot be read: {_lower(error.strerror or '')}") from None
     cases = shipped()
-    # "suncatcher", "suncatcher.toml" and "cases/suncatcher.toml" from any folder.
-    if file.parent in (Path(), Path("cases")) and file.suffix in ("", ".toml") and file.stem in cases:
-        return cases[file.stem]
+    # "suncatcher", "suncatcher.toml", "cases/suncatcher.toml" and "studies/ai1_radiator" from any folder.
+    if file.suffix in ("", ".toml") and file.stem in cases:
+        found = cases[file.stem]
+        inside = (Path(), Path(STUDIES)) if found.parent.name == STUDIES else (Path(),)
+        if file.parent in (*inside, *(Path("cases") / folder for folder in inside)):
+            return found
     near = difflib.get_close_matches(file.stem, cases, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     names = f"; shipped cases: {', '.join(cases)}" if cases else ""

@@ -1,4 +1,4 @@
-"""The command line: run, study, check, plot, schema.
+"""The command line: run, study, sensitivity, check, plot, schema.
 
 Nothing here imports JAX before `devices.configure` has set it up, so that `--help` is instant and one XLA
 host device a core can still be asked for.
@@ -428,6 +428,48 @@ def plot(
 
         for picture in plots.plot(run_dir):
             typer.echo(picture)
+
+
+@app.command()
+def sensitivity(
+    case: CaseFile,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIGURE", help="Figure of merit; repeatable. The least margin if not given."),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=1, help="Keys shown of each figure; sensitivity.json has all.")
+    ] = 20,
+    environment: Environments = None,
+    life: Lives = None,
+    set_: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory; runs/<case name>_sensitivity if not given.")
+    ] = None,
+    precision: PrecisionOption = Precision.double,
+    device: DeviceOption = None,
+) -> None:
+    """Rank the keys of a case by what they do to a figure: exact derivatives to all of them in one reverse pass."""
+    with _readable():
+        from . import case as cases
+        from . import devices
+
+        loaded = cases.load(case, set_ or ())
+        devices.configure(device, precision)
+        from . import sensitivity as sensitivities
+        from .results import take
+        from .study import conditions
+
+        out = out or Path("runs") / f"{Path(case).stem}_sensitivity"
+        take(out, sensitivities.JSON)
+        judged, dtype = conditions(environment or (), life or ()), devices.PRECISIONS[precision]
+        with _quiet():
+            with _progress() as report:
+                found = sensitivities.sensitivities(loaded, of or (), judged, dtype, report)
+            names = sensitivities.write(out, loaded, found)
+        console = _console()
+        sensitivities.show(found, console, top)
+        console.print(f"{out}: {', '.join(names)}")
 
 
 @app.command()

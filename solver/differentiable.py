@@ -426,7 +426,7 @@ def _limits(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
     """
     limits = limits_of(case, nodes)
     if case.battery is not None:
-        most = case.battery.discharge_limit_kw
+        most = case.battery.power_limit_kw("discharge")
         limits.append(
             Limit("discharge power", "kW", most, 0.0, lambda scalars: scalars[""], "max", of_power=True)
         )

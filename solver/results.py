@@ -90,6 +90,25 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
+def take(path: Path, own: str) -> None:
+    """Make a directory for results that are written at once, or find it as the same command has left it.
+
+    Raises:
+        RunDirectoryError: it is a file, cannot be written, or holds files and no `own` among them.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path} is a file: choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunDirectoryError(f"{path} cannot be written: {reason}; choose another --out") from None
+    if names and own not in names:
+        more = " and more" if len(names) > 1 else ""
+        raise RunDirectoryError(f"{path} holds {names[0]}{more} but no {own}: choose another --out")
+
+
 def begun(path: Path) -> bool:
     """Whether a run has begun in the directory and can go on."""
     return (path / _PLAN).exists()

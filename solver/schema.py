@@ -513,8 +513,26 @@ class Battery(Section):
     initial_soc: Number = key("State of charge at the start", "-", 0.6, ge=0, le=1)
     charge_efficiency: Number = key("Stored energy per energy taken from the bus", "-", 0.97, gt=0, le=1)
     discharge_efficiency: Number = key("Energy to the bus per energy drawn", "-", 0.97, gt=0, le=1)
-    charge_limit_kw: Number = key("Largest power taken from the bus", "kW", gt=0, le=1e7)
-    discharge_limit_kw: Number = key("Largest power given to the bus", "kW", gt=0, le=1e7)
+    charge_limit_kw: Number | None = key(
+        "Largest power taken from the bus; give it or charge_rate_per_h", "kW", None, gt=0, le=1e7
+    )
+    discharge_limit_kw: Number | None = key(
+        "Largest power given to the bus; give it or discharge_rate_per_h", "kW", None, gt=0, le=1e7
+    )
+    charge_rate_per_h: Number | None = key(
+        "Largest power taken from the bus per capacity_kwh, in place of charge_limit_kw",
+        "1/h",
+        None,
+        gt=0,
+        le=1000,
+    )
+    discharge_rate_per_h: Number | None = key(
+        "Largest power given to the bus per capacity_kwh, in place of discharge_limit_kw",
+        "1/h",
+        None,
+        gt=0,
+        le=1000,
+    )
     calendar_fade_per_year: Number = key("Share of the capacity lost per year", "1/year", 0.0, ge=0, lt=0.5)
     cycle_fade: Number = key("Share of the capacity lost per cycle", "-", 0.0, ge=0, lt=0.01)
     cycles_per_year: Number = key("Cycles a year, for cycle_fade", "1/year", 0.0, ge=0, le=10000)
@@ -522,7 +540,38 @@ class Battery(Section):
     to_structure_w_k: Number = key("Conductance to the structure", "W/K", gt=0, le=1e6)
     min_temperature_c: Number = key("Lowest allowed temperature", "C", 0.0, ge=-100, le=100)
     max_temperature_c: Number = key("Highest allowed temperature", "C", 45.0, ge=-100, le=200)
-    mass_kg: Number | None = key("Mass; by default 150 Wh/kg", "kg", None, gt=0, le=1e8)
+    mass_kg: Number | None = key(
+        "Mass; by default that of capacity_kwh at specific_energy_wh_kg", "kg", None, gt=0, le=1e8
+    )
+    specific_energy_wh_kg: Number | None = key(
+        "Capacity per mass, with packaging; 150 if neither it nor mass_kg is given",
+        "Wh/kg",
+        None,
+        gt=0,
+        le=2000,
+    )
+
+    def power_limit_kw(self, way: Literal["charge", "discharge"]) -> float:
+        """Largest power, given or from the rate and the capacity at the beginning of life."""
+        given = getattr(self, f"{way}_limit_kw")
+        return self.capacity_kwh * getattr(self, f"{way}_rate_per_h") if given is None else given
+
+    @model_validator(mode="after")
+    def _sizes(self):
+        for way in ("charge", "discharge"):
+            given = [getattr(self, f"{way}_{name}") for name in ("limit_kw", "rate_per_h")]
+            if (given[0] is None) == (given[1] is None):
+                have = "neither" if given[0] is None else "both"
+                raise refuse(
+                    f"{way}_limit_kw",
+                    f"got {have} of {way}_limit_kw and {way}_rate_per_h; give one of the two",
+                )
+        if self.mass_kg is not None and self.specific_energy_wh_kg is not None:
+            raise refuse(
+                "specific_energy_wh_kg",
+                f"got {self.specific_energy_wh_kg:g} beside mass_kg = {self.mass_kg:g}; give one of the two",
+            )
+        return self
 
     @model_validator(mode="after")
     def _order(self):
@@ -739,6 +788,11 @@ class Loop(Section):
         at = REFERENCE_C if self.property_temperature_c is None else self.property_temperature_c
         return COOLANTS[self.coolant].property(name, at)
 
+    def pump_kw(self) -> float:
+        """Electrical power of the pump."""
+        flow = self.mass_flow_kg_s / self.property("density_kg_m3")
+        return self.pressure_drop_kpa * flow / self.pump_efficiency
+
     @model_validator(mode="after")
     def _properties(self):
         needed = ["specific_heat_j_kg_k", "density_kg_m3", "freezing_c", "boiling_c"]
@@ -904,11 +958,17 @@ class Radiator(Section):
         'Solar absorptance at the end of life; needed with environment.life = "end"', "-", None
     )
     areal_mass_kg_m2: Number | None = key(
-        "Mass per area of one side, with tubes and fluid; by default that of the sheet",
+        "Mass per area of one side, with tubes and fluid; by default that of the sheet, the tubes and the rest",
         "kg/m2",
         None,
         gt=0,
         le=500,
+    )
+    tube_mass_kg_m: Number = key(
+        "Mass of one tube or heat pipe with its fluid, per metre", "kg/m", 0.0, ge=0, le=1000
+    )
+    fixed_areal_mass_kg_m2: Number = key(
+        "Mass per area of one side that follows neither the sheet nor the tubes", "kg/m2", 0.0, ge=0, le=500
     )
     areal_heat_capacity_j_m2_k: Number = key(
         "Heat capacity of tubes and fluid per area, added to the sheet's", "J/m2/K", 0.0, ge=0, le=1e7
@@ -931,6 +991,14 @@ class Radiator(Section):
     )
     neighbours: tuple[Neighbour, ...] = key("Surfaces of known temperature that the faces see", default=())
     max_temperature_c: Number = key("Highest allowed panel temperature", "C", 120.0, ge=-100, le=500)
+
+    @property
+    def areal_mass(self) -> float:
+        """Mass per area of one side [kg/m2]: as given, or of sheet, tubes and what is beside them."""
+        if self.areal_mass_kg_m2 is not None:
+            return self.areal_mass_kg_m2
+        sheet = self.density_kg_m3 * self.thickness_mm / 1e3
+        return sheet + self.tube_mass_kg_m / self.tube_pitch_m + self.fixed_areal_mass_kg_m2
 
     @property
     def passes(self) -> int:
@@ -956,6 +1024,13 @@ class Radiator(Section):
                 f"got {self.heat_pipe_capability_w_m:g} with tube_layout = '{self.tube_layout}', which no heat"
                 " pipe has",
             )
+        for name in ("tube_mass_kg_m", "fixed_areal_mass_kg_m2"):
+            if self.areal_mass_kg_m2 is not None and getattr(self, name) > 0:
+                raise refuse(
+                    name,
+                    f"got {getattr(self, name):g} beside areal_mass_kg_m2 = {self.areal_mass_kg_m2:g}, which is"
+                    " the mass of everything",
+                )
         return self
 
     @model_validator(mode="after")
@@ -1040,6 +1115,9 @@ class Structure(Section):
     """The satellite's body: one node with six outer faces."""
 
     mass_kg: Number = key("Mass of everything not counted elsewhere", "kg", 100.0, gt=0, le=1e9)
+    mass_share: Number = key(
+        "Structure that carries everything else, per mass of that; added to mass_kg", "-", 0.0, ge=0, le=10
+    )
     heat_capacity_kj_k: Number = key("Heat capacity", "kJ/K", 90.0, gt=0, le=1e9)
     area_m2: Number | None = key(
         "Outer area, one sixth on each side; 6 if face_areas_m2 is not given", "m2", None, gt=0, le=1e8
@@ -1217,7 +1295,17 @@ class Mass(Section):
     """Masses that follow from nothing else, the launch price and the life."""
 
     payload_kg: Number = key("Payload with its cold plates", "kg", 0.0, ge=0, le=1e9)
+    payload_kg_kw: Number = key(
+        "Payload per payload.power_kw, added to payload_kg", "kg/kW", 0.0, ge=0, le=1e6
+    )
     loop_kg: Number = key("Pump, plumbing and fluid outside the panel", "kg", 0.0, ge=0, le=1e9)
+    loop_kg_kw: Number = key(
+        "Pump, plumbing and fluid per electrical power of the pump, added to loop_kg",
+        "kg/kW",
+        0.0,
+        ge=0,
+        le=1e6,
+    )
     total_kg: Number | None = key("Whole satellite, in place of the sum", "kg", None, gt=0, le=1e9)
     launch_price_usd_kg: Number = key("Launch price", "USD/kg", 1500.0, ge=0, le=1e6)
     life_years: Number = key('Life; environment.life = "end" is this old', "year", 5.0, gt=0, le=50)
@@ -1353,6 +1441,10 @@ class Case(Section):
                     "loop.pressure_drop_kpa",
                     f"got {self.loop.pressure_drop_kpa:g}: the pump {need}",
                 )
+        for name, section in (("payload", self.payload), ("loop", self.loop)):
+            value = getattr(self.mass, f"{name}_kg_kw")
+            if section is None and value > 0:
+                raise refuse(f"mass.{name}_kg_kw", f"got {value:g}, but the case has no [{name}]")
         radiator = self.radiator
         if radiator.array_view != "none" and self.array is None:
             raise refuse(

@@ -740,6 +740,42 @@ def test_masses():
     assert build(case_of()).mass_kg == pytest.approx(found["total"])
 
 
+def test_masses_follow_the_sizes():
+    follows = (
+        "radiator.tube_mass_kg_m=0.3",
+        "radiator.fixed_areal_mass_kg_m2=1.5",
+        "battery.specific_energy_wh_kg=120",
+        "structure.mass_share=0.2",
+        "mass.payload_kg_kw=6",
+        "mass.loop_kg_kw=80",
+        "loop.pressure_drop_kpa=60",
+        "loop.pump_efficiency=0.4",
+    )
+    case = case_of(*follows)
+    found = masses(case)
+    pump_kw = 60 * case.loop.mass_flow_kg_s / case.loop.property("density_kg_m3") / 0.4
+    pitch, before = case.radiator.tube_pitch_m, masses(case_of())
+    assert found["radiator"] == pytest.approx(28 * (2.7 + 0.3 / pitch + 1.5))
+    assert found["battery"] == pytest.approx(1e3 * case.battery.capacity_kwh / 120)
+    assert found["payload"] == pytest.approx(before["payload"] + 6 * case.payload.power_kw)
+    assert found["loop"] == pytest.approx(before["loop"] + 80 * pump_kw)
+    rest = sum(found[name] for name in ("radiator", "array", "battery", "payload", "loop"))
+    assert found["structure"] == pytest.approx(before["structure"] + 0.2 * rest)
+    assert found["total"] == pytest.approx(found["structure"] + rest)
+    # What is given outright follows nothing.
+    assert masses(case_of("radiator.areal_mass_kg_m2=5", "radiator.thickness_mm=9"))["radiator"] == 140
+
+
+def test_power_limits_of_the_battery_by_rate():
+    by_rate = case_of(
+        "battery.discharge_limit_kw=7",
+        text=CASE.replace("charge_limit_kw = 6", "charge_rate_per_h = 0.5"),
+    )
+    battery = build(by_rate).params.battery
+    assert float(battery.charge_power_max[0]) == pytest.approx(500 * by_rate.battery.capacity_kwh)
+    assert float(battery.discharge_power_max[0]) == pytest.approx(7000)
+
+
 def test_kernels_take_the_fleet(fleet):
     loads = jax.jit(jax.vmap(lambda r: revolution.revolution_loads(r, 24), out_axes=-1))(fleet.revolutions)
     assert loads.panel.shape == (24, 6)

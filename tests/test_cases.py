@@ -11,7 +11,9 @@ from dawndusk.solver import build, summary
 from dawndusk.solver import case as cases
 from dawndusk.solver.run import Solver, Walls, run
 
-CASES = sorted((Path(__file__).resolve().parents[1] / "cases").glob("*.toml"))
+FOLDER = Path(__file__).resolve().parents[1] / "cases"
+CASES = sorted(FOLDER.glob("*.toml"))
+STUDIES = sorted((FOLDER / "studies").glob("*.toml"))
 SIGMA = 5.670374419e-8  # W/m^2/K^4
 
 # Coarse, but fine enough that the periodic orbit is solved as in a full run.
@@ -24,11 +26,18 @@ OVERRIDES = {
     "starlink_ai": YEAR,
     "suncatcher": YEAR,
     "suncatcher_prototype": YEAR,
+    **{path.stem: YEAR for path in STUDIES},
 }
+SLOW = {path.stem for path in STUDIES}  # a program of its own for each
 
 
 def name_of(path: Path) -> str:
     return path.stem
+
+
+def solvable(names):
+    """Names of cases as parameters, those that are slow marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(names)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,7 @@ def solved_again(outcome, case):
     return solver.solve(np.arange(outcome.rows))
 
 
-@pytest.mark.parametrize("path", CASES, ids=name_of)
+@pytest.mark.parametrize("path", CASES + STUDIES, ids=name_of)
 def test_every_number_has_a_source(path):
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if "=" not in line or line.lstrip().startswith("#"):
@@ -64,7 +73,7 @@ def test_every_number_has_a_source(path):
             pytest.fail(f"{path.name}:{number}: published or derived from what? {line}")
 
 
-@pytest.mark.parametrize("path", CASES, ids=name_of)
+@pytest.mark.parametrize("path", CASES + STUDIES, ids=name_of)
 def test_case_validates_and_keeps_its_hash(path):
     case = cases.load(path)
     assert case.title
@@ -72,11 +81,11 @@ def test_case_validates_and_keeps_its_hash(path):
     assert cases.case_hash(again) == cases.case_hash(case)
 
 
-@pytest.mark.parametrize("path", CASES, ids=name_of)
-def test_case_runs_and_its_energy_closes(path, solved):
-    scalars = solved(path.stem).scalars
-    for name, values in scalars.items():
-        assert np.isfinite(values).all(), name
+@pytest.mark.parametrize("name", solvable(path.stem for path in CASES + STUDIES))
+def test_case_runs_and_its_energy_closes(name, solved):
+    scalars = solved(name).scalars
+    for key, values in scalars.items():
+        assert np.isfinite(values).all(), key
     assert (scalars["status"] == 0).all()
     # Heat is summed anew from temperatures, by trapezoids of T^4 over steps of two minutes: 1e-3.
     assert np.abs(scalars["heat_residual"]).max() < 1e-3
@@ -111,7 +120,7 @@ STRIPPED = (
 
 
 def stripped_ai1(power_kw: float, *more: str):
-    data = tomllib.loads((CASES[0].parent / "starlink_ai.toml").read_text())
+    data = tomllib.loads((FOLDER / "starlink_ai.toml").read_text())
     if not more:
         for key in ("array_view", "shared_edge_m", "array_depth_m"):
             del data["radiator"][key]
@@ -188,7 +197,7 @@ def test_iss_radiators_exceed_their_rating(solved):
 # ------------------------------------------------------------------------- designs that must close
 
 
-@pytest.mark.parametrize("name", sorted(OVERRIDES.keys() - {"iss_eatcs"}))
+@pytest.mark.parametrize("name", solvable(OVERRIDES.keys() - {"iss_eatcs"}))
 def test_design_meets_every_limit_at_the_end_of_life(name, solved):
     outcome = solved(name)
     found = summary.summarise(outcome, headroom=False)
@@ -196,9 +205,9 @@ def test_design_meets_every_limit_at_the_end_of_life(name, solved):
     for limit in found["limits"]:
         assert limit["met"], limit
     assert outcome.case.environment.life == "end"
-    # The eclipse season is in it.
+    # The eclipse season is in it, and what is not it; at 53 degrees there is hardly a day without.
     assert outcome.scalars["eclipse_min"].max() > 10
-    assert outcome.scalars["eclipse_min"].min() == 0
+    assert outcome.scalars["eclipse_min"].min() == 0 or name == "starlink_53deg"
 
 
 def test_sunrise_thins_and_keeps_its_rows_distinct(solved):

@@ -47,7 +47,7 @@ def test_help_needs_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "study", "check", "plot", "schema"):
+    for verb in ("run", "study", "sensitivity", "check", "plot", "schema"):
         assert verb in done.stdout
 
 

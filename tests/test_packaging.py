@@ -75,8 +75,9 @@ def test_every_folder_with_python_is_packaged():
 def test_every_case_is_package_data():
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["dawndusk.cases"]
     packed = {path for pattern in patterns for path in (ROOT / "cases").glob(pattern)}
-    assert packed == {p for p in (ROOT / "cases").iterdir() if p.is_file() and p.suffix != ".py"}
-    assert (ROOT / "cases" / "suncatcher.toml") in packed
+    there = {p for p in (ROOT / "cases").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert packed == there
+    assert {ROOT / "cases" / "suncatcher.toml", ROOT / "cases" / "studies" / "ai1_radiator.toml"} <= packed
 
 
 MODULES = {"bsk": "Basilisk"}  # of packages that have another name
@@ -148,5 +149,5 @@ def test_readme_example_runs(capsys):
 def test_readme_names_every_case():
     text = (ROOT / "README.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {
-        path.stem for path in (ROOT / "cases").glob("*.toml")
+        path.stem for path in (ROOT / "cases").rglob("*.toml")
     }

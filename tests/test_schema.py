@@ -216,6 +216,15 @@ REFUSALS = [
     ),
     (["battery.charge_limit_kw=0"], "battery.charge_limit_kw: got 0; must be > 0"),
     (
+        ["-battery.charge_limit_kw"],
+        "battery.charge_limit_kw: got neither of charge_limit_kw and charge_rate_per_h",
+    ),
+    (["battery.discharge_rate_per_h=2"], "battery.discharge_limit_kw: got both of discharge_limit_kw and"),
+    (
+        ["battery.mass_kg=100", "battery.specific_energy_wh_kg=150"],
+        "battery.specific_energy_wh_kg: got 150 beside mass_kg = 100; give one of the two",
+    ),
+    (
         ["battery.min_temperature_c=50"],
         "battery.min_temperature_c: got 50; must be < max_temperature_c = 45",
     ),
@@ -327,6 +336,10 @@ REFUSALS = [
         "loop.pressure_drop_kpa: got 10: the pump needs an [array] that feeds it",
     ),
     # radiator
+    (
+        ["radiator.areal_mass_kg_m2=5", "radiator.tube_mass_kg_m=0.2"],
+        "radiator.tube_mass_kg_m: got 0.2 beside areal_mass_kg_m2 = 5, which is the mass of everything",
+    ),
     (
         ["radiator.heat_pipe_capability_w_m=100"],
         "radiator.heat_pipe_capability_w_m: got 100 with strip_conductance_w_m = 0, that of no pipe",
@@ -530,6 +543,7 @@ REFUSALS = [
     (["spread.radiator_emissivity=0.6"], "spread.radiator_emissivity: got 0.6; must be <= 0.5"),
     (["spread.seed=-1"], "spread.seed: got -1; must be >= 0"),
     (["mass.life_years=0"], "mass.life_years: got 0; must be > 0"),
+    ([*BARE, "mass.loop_kg_kw=5"], "mass.loop_kg_kw: got 5, but the case has no [loop]"),
     (["limits.uncertainty_k=-1"], "limits.uncertainty_k: got -1; must be >= 0"),
     (["run.cells=[32, 5]"], "run.cells.1: got 5; must be >= 6"),
     (["run.cells=[32]"], "run.cells.1: missing; must be a list of two whole numbers, [along, across]"),
