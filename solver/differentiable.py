@@ -229,10 +229,13 @@ class Differentiable:
     def both(self, x: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """`batch` and `rows`, solved once."""
         x = jnp.asarray(x, self.dtype)
+        return self.figured(x, self.solved(x))
+
+    def solved(self, x: jax.Array) -> dict[str, jax.Array]:
+        """What `figured` needs of each row, (designs, rows); a row knows only the entries of its own epoch."""
         count = x.shape[0]
         found = self._solve(self._built(x))
-        found = {name: value[: count * len(self.places)].reshape(count, -1) for name, value in found.items()}
-        return self._figures(x, found)
+        return {name: value[: count * len(self.places)].reshape(count, -1) for name, value in found.items()}
 
     # -------------------------------------------------------------------------------------------- designs
 
@@ -284,8 +287,8 @@ class Differentiable:
 
     # -------------------------------------------------------------------------------------------- figures
 
-    def _figures(self, x: jax.Array, found: Mapping[str, jax.Array]) -> tuple[dict, dict]:
-        """Of designs and of rows."""
+    def figured(self, x: jax.Array, found: Mapping[str, jax.Array]) -> tuple[dict, dict]:
+        """Figures of designs and of rows, of designs x and what is `solved` there."""
         of_design = jax.vmap(self._of_design)(x)
         rows: dict[str, jax.Array] = {"status": found["status"], "distance": found["distance"]}
         out: dict[str, jax.Array] = {}

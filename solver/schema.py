@@ -1340,8 +1340,8 @@ class Sizing(Section):
     )
     seed: Whole = key("Of those draws", "-", 0, ge=0, lt=2**63)
     smooth: Number = key(
-        "Width of smooth extremes, in the unit of each figure, with which each search begins; it ends with exact ones."
-        " 0: exact from the start",
+        "Width of smooth extremes, in the unit of each figure, with which each search begins; it ends with exact"
+        " ones. 0: exact from the start",
         "",
         0.0,
         ge=0,
