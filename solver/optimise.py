@@ -12,6 +12,7 @@ stationary, whatever the optimiser claims. SLSQP is Kraft, DFVLR-FB 88-28 (1988)
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,12 @@ AT_BOUND = 1e-6  # share of its range within which a variable is at its bound
 STATIONARY = 1e-3  # of the objective's slope, that no active constraint balances
 PRECISION, ITERATIONS = 1e-8, 60  # of SLSQP: change of the scaled objective, and iterations of one call
 ROUNDS = 4  # of SLSQP with rows chosen anew
+CALLS = 200  # of the model in one search
 WORSE = 1e4  # scaled objective and violation where the model has no finite answer
+
+
+class _Spent(Exception):
+    """A search has made its CALLS."""
 
 
 class NoStart(ValueError):
@@ -123,7 +129,7 @@ def minimise(
 
     SLSQP, begun again from the best point, with the rows nearest there, while that helps: it may stall at a kink
     within a row. Where no point found is feasible, the least worst violation is sought, and from there the search
-    goes on.
+    goes on. It ends after CALLS at the latest.
 
     Args:
         progress: Called after each evaluation with their number, the objective and the worst scaled margin.
@@ -132,11 +138,12 @@ def minimise(
         NoStart: no finite answer at the start.
     """
     scaled = _Scaled(problem, np.asarray(start, float), progress)
-    _rounds(scaled)
-    if scaled.best.violation > FEASIBLE:
-        _least_violation(scaled)
-        if scaled.best.violation <= FEASIBLE:
-            _rounds(scaled)
+    with suppress(_Spent):
+        _rounds(scaled)
+        if scaled.best.violation > FEASIBLE:
+            _least_violation(scaled)
+            if scaled.best.violation <= FEASIBLE:
+                _rounds(scaled)
     best = scaled.best
     feasible, optimality = best.violation <= FEASIBLE, scaled.optimality(best)
     return Solution(
@@ -233,6 +240,8 @@ class _Scaled:
         z = np.clip(z, 0, 1)
         if np.array_equal(z, self.last.z):
             return self.last
+        if len(self.history) >= CALLS:
+            raise _Spent
         found = self.problem.evaluate(self.problem.low + z * self.span)
         self._note(found)
         self.last = _Point(z, found, self._violation(found) if found.finite else WORSE)
