@@ -555,3 +555,54 @@ def test_an_interrupted_search_leaves_nothing(call, monkeypatch, tmp_path):
     monkeypatch.setattr(model, "solved", stop)
     result = call(cased(), tmp_path / "sized", model)
     assert result.exit_code == cli.INTERRUPTED and not (tmp_path / "sized").exists()
+
+
+# ------------------------------------------------------------------------------------------ with the solver
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Suncatcher at one epoch with eclipses, hot and cold, on the coarsest grid: its lightest radiator and battery."""
+    data = tomllib.loads(find("suncatcher").read_text())
+    data["epoch"]["count"] = 1
+    data["run"] |= {"cells": [4, 6], "steps": 16}
+    del data["mass"]["total_kg"], data["battery"]["mass_kg"]
+    # Its battery heater holds 5 C, which leaves no room for the uncertainty.
+    data["heaters"]["battery"]["setpoint_c"] = 8.0
+    data["sizing"] = {
+        "objective": "mass",
+        "environments": ["hot", "cold"],
+        "starts": 2,
+        "variables": [
+            {"key": "radiator.area_m2", "min": 20.0, "max": 45.0},
+            {"key": "battery.capacity_kwh", "min": 2.0, "max": 20.0},
+        ],
+    }
+    return validate(data, "mine.toml")
+
+
+@pytest.mark.slow
+def test_a_satellite_is_sized_and_its_family_with_it(small):
+    """Radiator and battery bind by one limit each, both starts agree, the sized case meets its limits when looked
+    at anew, and the same design comes out of a family of altitudes."""
+    found = sizing.size(small)
+    told = sizing_report.report(found)
+    assert told["converged"] and told["agreement"]["same_design"] == 2
+    active = {one["name"]: one["worth"] for one in told["constraints"] if one["active"]}
+    assert set(active) == {"coolant hottest", "state of charge"} and min(active.values()) > 0
+    assert told["objective"]["optimum"] < told["objective"]["start"]
+    again = sizing.Task(found.case, sizing.model_of(found.case))
+    here = again.evaluate(again.start)
+    # The search counts a limit as met to 1e-6 of what the variables change, which is some 1e-4 K and %.
+    assert here.margins.min() > -1e-3
+    assert here.objective == pytest.approx(told["objective"]["optimum"], rel=1e-6)
+    # What a unit of each limit is worth, by its rows' slopes: a difference quotient of the slopes' own model.
+    step = 1e-4 * (again.high - again.low)
+    for i in range(2):
+        up, down = (again.evaluate(again.start + sign * step * np.eye(2)[i]) for sign in (1, -1))
+        np.testing.assert_allclose(
+            here.jacobian[:, i], (up.margins - down.margins) / (2 * step[i]), rtol=1e-3, atol=1e-3
+        )
+    family = sizing_batch.size_batch(small, {"orbit.altitude_km": np.array([600.0, 650.0, 700.0])})
+    assert family.feasible.all() and family.converged.all()
+    assert family.objective[1] == pytest.approx(told["objective"]["optimum"], rel=1e-4)
