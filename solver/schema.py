@@ -1323,10 +1323,10 @@ class Sizing(Section):
         min_length=1,
     )
     environments: Annotated[tuple[Literal["nominal", "hot", "cold"], ...], AfterValidator(_no_repeats)] = key(
-        "Levels of the environment that must all be met; the case's own if empty", default=()
+        "Levels of the environment that must all be met, besides the case's own", default=()
     )
     lives: Annotated[tuple[Literal["beginning", "end"], ...], AfterValidator(_no_repeats)] = key(
-        "Times of life that must all be met; the case's own if empty", default=()
+        "Times of life that must all be met, besides the case's own", default=()
     )
     epochs: Whole | None = key(
         "Number of epochs over epoch.span_days, in place of epoch.count", "-", None, ge=1, le=20_000

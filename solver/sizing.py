@@ -103,20 +103,35 @@ def size(case: Case, progress: Progress = lambda start, calls, objective, margin
     return search(case, exact, smooth, progress, began)
 
 
+def conditions(case: Case) -> list[Any]:
+    """Environments x lives of [sizing], and the case's own condition if it is not among them.
+
+    A run of the sized case sees that one, and no level stands in for another: at aphelion nominal sunlight is less
+    than that of cold, which knows no distance.
+    """
+    from .differentiable import Condition
+
+    spec, own = section(case), case.environment
+    out = [Condition(level, life) for level in spec.environments or (None,) for life in spec.lives or (None,)]
+    of_level = ("solar_flux_w_m2", "albedo", "earth_infrared_w_m2", "scale_with_distance")
+    plain = all(getattr(own, name) is None for name in of_level)
+    levels = {None, own.level} if plain else {None}
+    if not any(one.environment in levels and one.life in (None, own.life) for one in out):
+        out.append(Condition())
+    return out
+
+
 def model_of(case: Case, others: tuple[str, ...] = (), smooth: float = 0.0) -> Any:
     """The case as a function of its variables and of other keys, under the conditions of its [sizing]."""
-    from .differentiable import Condition, Differentiable
+    from .differentiable import Differentiable
 
     spec = section(case)
     studied = case
     if spec.epochs is not None:
         studied = case.model_copy(update={"epoch": case.epoch.model_copy(update={"count": spec.epochs})})
-    conditions = [
-        Condition(level, life) for level in spec.environments or (None,) for life in spec.lives or (None,)
-    ]
     names = [variable.name for variable in spec.variables]
     per_epoch = [variable.name for variable in spec.variables if variable.per == "epoch"]
-    return Differentiable(studied, [*names, *others], conditions, per_epoch=per_epoch, smooth=smooth)
+    return Differentiable(studied, [*names, *others], conditions(case), per_epoch=per_epoch, smooth=smooth)
 
 
 def search(

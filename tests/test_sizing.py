@@ -427,6 +427,27 @@ def test_a_wrong_section_is_refused(spec, words):
         cased(**spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "environment", "expected"),
+    [
+        ({"environments": ["hot", "cold"], "lives": ["beginning", "end"]}, {}, 5),
+        ({"environments": ["hot", "nominal"], "lives": ["beginning", "end"]}, {}, 4),
+        (
+            {"environments": ["hot", "nominal"], "lives": ["beginning", "end"]},
+            {"environment.albedo": 0.35},
+            5,
+        ),
+        ({"environments": [], "lives": ["beginning", "end"]}, {}, 2),
+        ({"environments": [], "lives": ["beginning"]}, {}, 2),
+        ({"environments": ["nominal"], "lives": []}, {}, 1),
+        ({"environments": [], "lives": []}, {}, 1),
+    ],
+)
+def test_the_cases_own_condition_is_always_looked_at(spec, environment, expected):
+    """Suncatcher: nominal, at the end of life."""
+    assert len(sizing.conditions(cased(environment, **spec))) == expected
+
+
 def test_a_case_without_the_section():
     case = cased().model_copy(update={"sizing": None})
     with pytest.raises(CaseError, match=r"mine.toml: sizing: missing; a \[sizing\] section names"):
@@ -562,7 +583,7 @@ def test_an_interrupted_search_leaves_nothing(call, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def small():
-    """Suncatcher at one epoch with eclipses, hot and cold, on the coarsest grid: its lightest radiator and battery."""
+    """Suncatcher at one epoch with eclipses, hot and cold, on the coarsest grid: least radiator and battery."""
     data = tomllib.loads(find("suncatcher").read_text())
     data["epoch"]["count"] = 1
     data["run"] |= {"cells": [4, 6], "steps": 16}
@@ -596,12 +617,13 @@ def test_a_satellite_is_sized_and_its_family_with_it(small):
     # The search counts a limit as met to 1e-6 of what the variables change, which is some 1e-4 K and %.
     assert here.margins.min() > -1e-3
     assert here.objective == pytest.approx(told["objective"]["optimum"], rel=1e-6)
-    # What a unit of each limit is worth, by its rows' slopes: a difference quotient of the slopes' own model.
-    step = 1e-4 * (again.high - again.low)
+    # The slopes of all rows, off the optimum: there the charge touches its floor, which bends all of them.
+    x, step = 1.05 * again.start, 1e-4 * (again.high - again.low)
+    slopes = again.evaluate(x).jacobian
     for i in range(2):
-        up, down = (again.evaluate(again.start + sign * step * np.eye(2)[i]) for sign in (1, -1))
+        up, down = (again.evaluate(x + sign * step * np.eye(2)[i]) for sign in (1, -1))
         np.testing.assert_allclose(
-            here.jacobian[:, i], (up.margins - down.margins) / (2 * step[i]), rtol=1e-3, atol=1e-3
+            slopes[:, i], (up.margins - down.margins) / (2 * step[i]), rtol=1e-3, atol=1e-3
         )
     family = sizing_batch.size_batch(small, {"orbit.altitude_km": np.array([600.0, 650.0, 700.0])})
     assert family.feasible.all() and family.converged.all()
