@@ -25,7 +25,7 @@ from .schema import INLINED, Case, Section
 
 HASH_DIGITS = 16
 STUDIES = "studies"  # folder, among the shipped cases, of those that are made to be sized and varied
-STUDIED = ("uncertainty",)  # sections that are of studies alone
+STUDIED = ("sizing", "uncertainty")  # sections that are of studies alone
 MOST_LINES = 20  # of bad lines named before it says how many more
 MOST_SHOWN = 60  # characters, or entries of a list, of a value in a message
 

@@ -1,4 +1,4 @@
-"""The command line: run, study, sensitivity, check, plot, schema.
+"""The command line: run, study, sensitivity, size, check, plot, schema.
 
 Nothing here imports JAX before `devices.configure` has set it up, so that `--help` is instant and one XLA
 host device a core can still be asked for.
@@ -470,6 +470,65 @@ def sensitivity(
         console = _console()
         sensitivities.show(found, console, top)
         console.print(f"{out}: {', '.join(names)}")
+
+
+@app.command()
+def size(
+    case: CaseFile,
+    set_: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results; runs/<case name>_size if not given.")
+    ] = None,
+    starts: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Searches, in place of sizing.starts.")
+    ] = None,
+    device: DeviceOption = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for later.")
+    ] = True,
+) -> None:
+    """Size a case: the values of its [sizing] variables that make the objective best within all limits."""
+    with _readable():
+        from . import case as cases
+        from . import devices
+
+        given = [] if starts is None else [f"sizing.starts={starts}"]
+        loaded = cases.load(case, [*(set_ or ()), *given])
+        devices.configure(device, Precision.double, cache)
+        from . import sizing, sizing_report
+        from .results import take
+
+        out = out or Path("runs") / f"{Path(case).stem}_size"
+        take(out, sizing_report.JSON)
+        with _quiet(), _searching() as report:
+            found = sizing.size(loaded, report)
+        told, console = sizing_report.report(found), _console()
+        with _quiet():
+            names = sizing_report.write(out, found, told)
+        sizing_report.show(told, console)
+        console.print(f"{out}: {', '.join(names)}")
+    for message in told["infeasible"]:
+        typer.echo(f"infeasible: {message}", err=True)
+    if told["infeasible"]:
+        raise typer.Exit(INFEASIBLE)
+
+
+@contextmanager
+def _searching() -> Iterator[Any]:
+    """A line on a terminal that says where each search stands; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("compiling")
+
+        def report(start: int, calls: int, objective: float, margin: float) -> None:
+            words = f"search {start + 1}, call {calls}: objective {abs(objective):.6g}, worst margin {margin:+.2g}"
+            bar.update(task, description=words)
+
+        yield report
 
 
 @app.command()

@@ -229,10 +229,13 @@ class Differentiable:
     def both(self, x: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """`batch` and `rows`, solved once."""
         x = jnp.asarray(x, self.dtype)
+        return self.figured(x, self.solved(x))
+
+    def solved(self, x: jax.Array) -> dict[str, jax.Array]:
+        """What `figured` needs of each row, (designs, rows); a row knows only the entries of its own epoch."""
         count = x.shape[0]
         found = self._solve(self._built(x))
-        found = {name: value[: count * len(self.places)].reshape(count, -1) for name, value in found.items()}
-        return self._figures(x, found)
+        return {name: value[: count * len(self.places)].reshape(count, -1) for name, value in found.items()}
 
     # -------------------------------------------------------------------------------------------- designs
 
@@ -284,8 +287,8 @@ class Differentiable:
 
     # -------------------------------------------------------------------------------------------- figures
 
-    def _figures(self, x: jax.Array, found: Mapping[str, jax.Array]) -> tuple[dict, dict]:
-        """Of designs and of rows."""
+    def figured(self, x: jax.Array, found: Mapping[str, jax.Array]) -> tuple[dict, dict]:
+        """Figures of designs and of rows, of designs x and what is `solved` there."""
         of_design = jax.vmap(self._of_design)(x)
         rows: dict[str, jax.Array] = {"status": found["status"], "distance": found["distance"]}
         out: dict[str, jax.Array] = {}
@@ -419,17 +422,18 @@ def _under(case: Any, condition: Condition, keys: Collection[str]) -> Any:
 
 
 def _limits(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
-    """The limits of a case, and of a battery that of its discharge power, all of them with a value on both sides.
+    """The limits of a case, and of a battery recharge and discharge power, all of them with a value on both sides.
 
     Of charge and of power this is what would be, if nothing were shed: a floor that holds back what runs shows no
     derivative.
     """
     limits = limits_of(case, nodes)
     if case.battery is not None:
-        most = case.battery.power_limit_kw("discharge")
-        limits.append(
-            Limit("discharge power", "kW", most, 0.0, lambda scalars: scalars[""], "max", of_power=True)
-        )
+        for name, unit, allowed, side in (
+            ("recharge", "kWh", 0.0, "min"),
+            ("discharge power", "kW", case.battery.power_limit_kw("discharge"), "max"),
+        ):
+            limits.append(Limit(name, unit, allowed, 0.0, lambda scalars: scalars[""], side, of_power=True))
     return limits
 
 
@@ -482,8 +486,9 @@ def _of_rows(params, loads, record) -> tuple[dict[str, _Extreme], dict[str, jax.
         # Within a revolution: the extremes of the record, exact even where those over rows are smooth.
         extremes["min_state_of_charge"] = _Extreme(charge, -1)
         extremes["depth_of_discharge"] = _Extreme(jnp.max(charge, 0) - jnp.min(charge, 0), 1)
-        depth = _depth(net, loads.dt, cell)
+        depth, recharge = _depth(net, loads.dt, cell)
         extremes["state of charge"] = _Extreme(100 * (cell.soc_max[None] - depth / cell.capacity[None]), -1)
+        extremes["recharge"] = _Extreme(recharge / build.KILOWATT_HOUR, -1)
         extremes["discharge power"] = extremes["power shed"]
     means = {"delivered": mean(kw["payload_power"]), "asked": mean(kw["payload_asked"])}
     return extremes, means | {"made": mean(kw["array_available"])}
@@ -498,19 +503,22 @@ def _net_power(params, record) -> jax.Array:
     return offered - essential - (record.payload_asked - record.payload_throttled)
 
 
-def _depth(net: jax.Array, dt: jax.Array, cell: Any) -> jax.Array:
-    """How far below full a battery without a floor would be over a revolution that follows another, (2 steps, b) [J].
+def _depth(net: jax.Array, dt: jax.Array, cell: Any) -> tuple[jax.Array, jax.Array]:
+    """How far below full a battery without a floor would be, (2 steps, b) [J], and what a revolution adds, (b,) [J].
 
-    Full is what it starts from; of the first revolution only what it leaves counts. With a deficit every revolution
-    adds to it: this is the second one's.
+    Of a revolution that follows another, the first of which counts by what it leaves. What is added is what charging
+    stores within its power less what is drawn, were the battery never full; below zero it is not recharged, and the
+    depth is that of one revolution all the same: what it would be in the next ones is no number of a satellite that
+    goes on, and would bend the depth's slope just where the least array and the least battery meet.
     """
     stored = jnp.minimum(
         cell.charge_efficiency[None] * net, (cell.charge_efficiency * cell.charge_power_max)[None]
     )
     drift = jnp.where(net > 0, stored, net / cell.discharge_efficiency[None]) * dt
-    store = jnp.cumsum(jnp.concatenate([drift, drift]), 0)
+    once = jnp.cumsum(drift, 0)
+    store = jnp.concatenate([once, once + jnp.maximum(once[-1:], 0)])
     fullest = jnp.maximum(lax.cummax(store, axis=0), 0)
-    return fullest - store
+    return fullest - store, once[-1]
 
 
 def _over_devices(function: Callable) -> Callable:

@@ -109,9 +109,9 @@ def changed(case: Case, values: Mapping[str, float]) -> Case:
     Raises:
         CaseError: a key that cannot vary, a value out of its range, or one that does not fit the others.
     """
-    own = {name: float(value) for name, value in values.items()}
+    own, known = {name: float(value) for name, value in values.items()}, continuous(case)
     for name, value in own.items():
-        key = find(case, name)
+        key = known[name] if name in known else find(case, name)
         if not key.holds(value):
             raise CaseError(f"{case.source}: {name}: got {show(value)}; must be {key.range}")
     data = put(resolved(case), own).model_dump(by_alias=True, exclude_none=True)

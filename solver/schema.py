@@ -35,6 +35,7 @@ LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no period
 # cos i = -1 in the first-order J2 condition (Vallado 2013, section 11.4.1) with the constants of the kernels.
 SUN_SYNCHRONOUS_LIMIT_KM = 5974.0
 
+LARGEST = 1e12  # of a bound whose key says what is possible
 SMALLEST = 1e-30  # but for 0: single precision holds no less than 1e-38, and quotients need some room
 
 
@@ -1353,6 +1354,100 @@ class Run(Section):
         return self
 
 
+# ----------------------------------------------------------------------------------------------- sizing
+
+
+class SizingVariable(Section):
+    """A key of the case that sizing may change."""
+
+    name: Text = key(
+        "Dotted, as after --set: radiator.area_m2; its value in the case is where the first search starts",
+        alias="key",
+        min_length=1,
+    )
+    min: Number = key("Least value, in the key's unit", ge=-LARGEST, le=LARGEST)
+    max: Number = key("Greatest value, likewise", ge=-LARGEST, le=LARGEST)
+    per: Literal["epoch"] | None = key(
+        "A value for each epoch; only what changes in flight may have it, the payload's power and demands",
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _order(self):
+        if self.min >= self.max:
+            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ({self.name})")
+        return self
+
+
+class SizingConstraint(Section):
+    """A figure that must stay within bounds, besides the limits of the case."""
+
+    figure: Text = key("Figure, such as depth_of_discharge or compute_percent", alias="of", min_length=1)
+    min: Number | None = key("Least value, in the figure's unit", "", None, ge=-LARGEST, le=LARGEST)
+    max: Number | None = key("Greatest value, likewise", "", None, ge=-LARGEST, le=LARGEST)
+
+    @model_validator(mode="after")
+    def _bounds(self):
+        if self.min is None and self.max is None:
+            raise refuse("min", f"missing; {self.figure} needs min, max or both")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ({self.figure})")
+        return self
+
+
+def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise refuse("", f"got '{twice[0]}' twice")
+    return values
+
+
+class Sizing(Section):
+    """What `dawndusk size` changes, for what, and under which conditions; no part of the case's hash."""
+
+    objective: Text = key(
+        "Figure to be made as small, or as large, as it is good: mass, radiator_area, price_per_kwh, compute_per_kg,"
+        " delivered_compute ...",
+        min_length=1,
+    )
+    environments: Annotated[tuple[Literal["nominal", "hot", "cold"], ...], AfterValidator(_no_repeats)] = key(
+        "Levels of the environment that must all be met, besides the case's own", default=()
+    )
+    lives: Annotated[tuple[Literal["beginning", "end"], ...], AfterValidator(_no_repeats)] = key(
+        "Times of life that must all be met, besides the case's own", default=()
+    )
+    epochs: Whole | None = key(
+        "Number of epochs over epoch.span_days, in place of epoch.count", "-", None, ge=1, le=20_000
+    )
+    starts: Whole = key(
+        "Searches: the first starts at the case, the others at points drawn between the bounds",
+        "-",
+        3,
+        ge=1,
+        le=100,
+    )
+    seed: Whole = key("Of those draws", "-", 0, ge=0, lt=2**63)
+    smooth: Number = key(
+        "Width of smooth extremes, in the unit of each figure, with which each search begins; it ends with exact"
+        " ones. 0: exact from the start",
+        "",
+        0.0,
+        ge=0,
+        le=100,
+    )
+    ignore: tuple[Text, ...] = key("Limits of the case that need not be met, by name", default=())
+    variables: Annotated[tuple[SizingVariable, ...], Field(min_length=1)] = key("What is changed")
+    constraints: tuple[SizingConstraint, ...] = key("Figures to be held, besides the limits", default=())
+
+    @model_validator(mode="after")
+    def _once(self):
+        names = [variable.name for variable in self.variables]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise refuse(f"variables.{i}.key", f"got '{name}' twice")
+        return self
+
+
 # ------------------------------------------------------------------------------------------------- case
 
 
@@ -1379,6 +1474,7 @@ class Case(Section):
     mass: Mass = Mass()
     limits: Limits = Limits()
     run: Run = Run()
+    sizing: Sizing | None = None
 
     # Where the case came from, for messages; no part of the case, nor of its hash.
     _source: str = PrivateAttr(default="case")
@@ -1609,6 +1705,9 @@ TABLES: tuple[tuple[str, type[Section]], ...] = (
     ("[mass]", Mass),
     ("[limits]", Limits),
     ("[run]", Run),
+    ("[sizing]", Sizing),
+    ("[[sizing.variables]]", SizingVariable),
+    ("[[sizing.constraints]]", SizingConstraint),
 )
 
 
@@ -1638,6 +1737,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
             inner = get_args(args[0])[0] if get_origin(args[0]) is Annotated else args[0]
             if get_origin(inner) is Annotated or inner is float:
                 return "list of " + _kind(args[0], []).replace("number", "numbers")
+            if get_origin(inner) is Literal:
+                return "list of " + _kind(inner, [])
             return "list of strings" if inner is str else "list of tables"
         inner = [_kind(a, []) for a in args]
         return f"{len(inner)} × {inner[0]}" if len(set(inner)) == 1 else "[" + "; ".join(inner) + "]"

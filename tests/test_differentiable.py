@@ -7,19 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dawndusk.kernels import march
-from dawndusk.solver import build, keys
+from dawndusk.solver import build
 from dawndusk.solver import case as cases
-from dawndusk.solver.case import CaseError
-from dawndusk.solver.differentiable import Condition, Differentiable, evaluate, jacobian
+from dawndusk.solver.differentiable import Differentiable, evaluate
 from dawndusk.solver.quantities import quantities
-from dawndusk.solver.run import orbit_mean, row_count
+from dawndusk.solver.run import row_count
 
 # The smallest grid, few steps, one epoch; of a large fleet two planes.
 SMALL = ("run.cells=[8,6]", "run.steps=32", "epoch.count=1")
 PLANES = ("orbit.planes=2", "orbit.satellites_per_plane=1")
 # Relative error of a derivative, and of a figure by rounding alone, which a difference divides by its step.
 RELATIVE, ROUNDING = 1e-5, 2e-12
-SOME = ("radiator.area_m2", "orbit.altitude_km", "payload.power_kw", "battery.capacity_kwh", "loop.mass_flow_kg_s")
+SOME = (
+    "radiator.area_m2",
+    "orbit.altitude_km",
+    "payload.power_kw",
+    "battery.capacity_kwh",
+    "loop.mass_flow_kg_s",
+)
 
 
 @cache
@@ -29,8 +34,10 @@ def small(name, *overrides):
 
 
 def differences(model, x, keys):
-    """Derivatives of all figures by some entries of x, (figures, keys), by Richardson's extrapolation, fourth order in
-    the step; and what rounding leaves of each."""
+    """Derivatives of all figures by some entries of x, (figures, keys), and what rounding leaves of each.
+
+    By Richardson's extrapolation, fourth order in the step.
+    """
     h = np.maximum(1e-4 * np.abs(x[keys]), 1e-6)
     shifts = np.zeros((4, len(keys), len(x)))
     for k, factor in enumerate((1.0, -1.0, 0.5, -0.5)):
