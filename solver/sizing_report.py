@@ -356,6 +356,7 @@ def draw(sized: Sized, found: Mapping[str, Any], path: Path) -> Path:
     top.legend(loc="upper right", ncols=3)
     middle.set_ylabel("worst margin, as a share\nof what variables change")
     middle.set_yscale("symlog", linthresh=1e-3)
+    middle.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     middle.axhline(0.0, color="black", lw=0.8)
     middle.set_xlabel("calls")
     bottom.set_ylabel("place between the bounds\n(dotted: start, solid: end)")
