@@ -6,8 +6,8 @@ tangent and, in reverse mode, its adjoint solve
     (1 - J) dx = dPhi,        (1 - J^T) l = g,        J = dPhi/dx,
 
 with the full state, panel cells and charge included; g is what a figure of the revolution gains by its start. The
-revolution is linearised once, with all its steps kept, and a product with J or J^T is one sweep through these. The last
-sweep, which gives what is asked for, also tells what its solution leaves of the equations.
+revolution is linearised once, with all its steps kept, and a product with J or J^T is one sweep through these. The
+last sweep, which gives what is asked for, also tells what its solution leaves of the equations.
 """
 
 from collections.abc import Callable
