@@ -206,11 +206,14 @@ def _approached(sweep, precondition, r, enough) -> Float[Array, "d b"]:
         j, basis, H, before, _ = carry
         x = precondition(basis[j])
         w = x - sweep(x)
-        column = jnp.zeros((KRYLOV + 1, b), r.dtype)
-        for _ in range(2):  # once more, as rounding leaves the first pass short of orthogonal
-            along = jnp.einsum("kdb,db->kb", basis, w, precision=EXACT)
-            w = w - jnp.einsum("kdb,kb->db", basis, along, precision=EXACT)
-            column = column + along
+
+        def project(k, carry):
+            w, column = carry
+            k = k % (j + 1)  # all once more, as rounding leaves the first pass short of orthogonal
+            along = jnp.sum(basis[k] * w, axis=0)
+            return w - basis[k] * along[None], column.at[k].add(along)
+
+        w, column = lax.fori_loop(0, 2 * (j + 1), project, (w, jnp.zeros((KRYLOV + 1, b), r.dtype)))
         size = _norm(w)
         # A space that is complete but for rounding gets a zero vector, which changes nothing.
         fresh = size > rounding * jnp.max(jnp.abs(column), axis=0)
@@ -224,9 +227,12 @@ def _approached(sweep, precondition, r, enough) -> Float[Array, "d b"]:
     def unfinished(carry):
         return (carry[0] < KRYLOV) & jnp.any(carry[4])
 
-    _, basis, H, _, _ = lax.while_loop(unfinished, arnoldi, (jnp.int32(0), basis, H, norm, norm > enough))
-    x = jnp.einsum("kdb,kb->db", basis[:-1], _least_squares(H, norm), precision=EXACT)
-    return precondition(x + jnp.einsum("kdb,kb->db", basis, _left(H, norm), precision=EXACT))
+    n, basis, H, _, _ = lax.while_loop(unfinished, arnoldi, (jnp.int32(0), basis, H, norm, norm > enough))
+    # The solution, and what it leaves to one more step.
+    weights = _left(H, norm).at[:-1].add(_least_squares(H, norm))
+    return precondition(
+        lax.fori_loop(0, n + 1, lambda k, x: x + basis[k] * weights[k][None], jnp.zeros_like(r))
+    )
 
 
 def _left(H: Float[Array, "l k b"], norm: Float[Array, " b"]) -> Float[Array, "l b"]:
