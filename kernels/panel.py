@@ -240,7 +240,7 @@ def _weights(w, row, column, shape, passes: int):
     """Weights of the cells, across and along, in the temperature of a place: a row of `_wide`, and a column."""
     ny, nx = shape
     lines = _wide(jnp.eye(ny, dtype=w.dtype), passes)
-    along = jnp.arange(nx)[:, None]
+    along = jnp.arange(nx, dtype=column.dtype)[:, None]
     first, last, w = (column == nx)[None], (column == nx + 1)[None], w[None]
     edge = jnp.where(first, along, nx - 1 - along)
     weight = jnp.where(edge == 0, 1 + w, jnp.where(edge == 1, -w, 0.0))
