@@ -209,7 +209,9 @@ def _approached(sweep, precondition, r, enough) -> Float[Array, "d b"]:
 
         def project(k, carry):
             w, column = carry
-            k = k % (j + 1).astype(k.dtype)  # all once more, as rounding leaves the first pass short of orthogonal
+            k = k % (j + 1).astype(
+                k.dtype
+            )  # all once more, as rounding leaves the first pass short of orthogonal
             along = jnp.sum(basis[k] * w, axis=0)
             return w - basis[k] * along[None], column.at[k].add(along)
 
