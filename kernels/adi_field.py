@@ -63,18 +63,39 @@ def to_mid(
     half: Half,
     sheet: Sheet,
     room: Float[Array, "ny nx b"] | None,
-) -> Float[Array, "ny nx b"]:
-    """Increments of the first half step, which nothing but `source` heats [K]. `room`: an array to overwrite."""
-    ways = {"cpu": adi_lines.mid if sheet.linear else _mid, "default": _mid}
-    return choose(ways, _shapes(T), T, S, source, half, sheet, room, tangent=_to_mid_tangent)
+) -> tuple[Float[Array, "ny nx b"], Float[Array, "*p nx b"], Float[Array, "*p nx b"]]:
+    """Increments of the first half step, which nothing but `source` heats [K]; T and these where a tube runs.
+
+    `room`: an array to overwrite.
+    """
+    ways = {"cpu": _mid_by_lines if sheet.linear else _mid_at_tubes, "default": _mid_at_tubes}
+    line = _shapes(T[_tubes(sheet)])
+    return choose(ways, (_shapes(T), line, line), T, S, source, half, sheet, room, tangent=_to_mid_tangent)
 
 
-def _mid(T, S, source, half: Half, sheet: Sheet, room=None):
+def _tubes(sheet: Sheet):
+    return 0 if sheet.passes == 1 else tube_rows(sheet.ny, sheet.passes)
+
+
+def _mid_by_lines(T, S, source, half: Half, sheet: Sheet, room):
+    return _with_tubes(T, adi_lines.mid(T, S, source, half, sheet, room), sheet)
+
+
+def _mid_at_tubes(T, S, source, half: Half, sheet: Sheet, room):
+    return _with_tubes(T, _mid(T, S, source, half, sheet), sheet)
+
+
+def _with_tubes(T, d, sheet: Sheet):
+    return d, T[_tubes(sheet)], d[_tubes(sheet)]
+
+
+def _mid(T, S, source, half: Half, sheet: Sheet):
     across = turn(conduction(turn(T), sheet)[1])
     return solve(half, turn(sheet.across), first_heat(T, across, S, sum(source), half))
 
 
-def _to_mid_tangent(d, args, tangents):
+def _to_mid_tangent(answer, args, tangents):
+    d, _, _ = answer
     T, _, source, half, sheet, _ = args
     T_dot, _, source_dot, half_dot, sheet_dot, _ = tangents
     known, x = (T, d, source, half, sheet), (T_dot, source_dot, _parts(half_dot, sheet_dot))
@@ -93,7 +114,7 @@ def _mid_of(T, source, half: Half, sheet: Sheet):
 
 def _mid_tangent(known, tangents):
     T, _, *rest = known
-    return jax.jvp(*_mid_of(T, *rest), tangents)[1]
+    return _with_tubes(tangents[0], jax.jvp(*_mid_of(T, *rest), tangents)[1], rest[-1])
 
 
 def _mid_transpose_of_arrays(T, d, source, half: Half, sheet: Sheet, given):
@@ -105,7 +126,10 @@ def _mid_transpose(known, given):
     T, _, source, half, sheet = known
     of_arrays = _mid_transpose_of_arrays
     ways = {"cpu": adi_lines.mid_transpose if sheet.linear else of_arrays, "default": of_arrays}
-    return choose(ways, _shapes((T, source, _parts(half, sheet))), *known, given)
+    given, T_line, d_line = given
+    given = given.at[_tubes(sheet)].add(d_line)
+    T_bar, *others = choose(ways, _shapes((T, source, _parts(half, sheet))), *known, given)
+    return T_bar.at[_tubes(sheet)].add(T_line), *others
 
 
 # --- what coolant adds
@@ -235,12 +259,14 @@ class Field:
         S: Conduction along x into each cell [W/m^2]; carried for its accuracy, no variable of its own.
         d: Increments to mid-step [K]. Between steps those of the last one, if at all: room for the next.
         D: Increments of the last step, x first [K], likewise.
+        tubes: T and, before coolant has its say, d where a tube runs [K]; between the halves of a step.
     """
 
     T: Float[Array, "ny nx b"]
     S: Float[Array, "ny nx b"]
     d: Float[Array, "ny nx b"] | None = None
     D: Float[Array, "nx ny b"] | None = None
+    tubes: tuple[Float[Array, "*p nx b"], Float[Array, "*p nx b"]] | None = None
 
     @classmethod
     def start(cls, T: Float[Array, "nx ny b"], sheet: Sheet, room: bool = False) -> "Field":
@@ -250,7 +276,8 @@ class Field:
 
     def first_half(self, source: Source, half: Half, sheet: Sheet) -> "Field":
         """Increments of the first half step, from the sources at its start [W/m^2]."""
-        return replace(self, d=to_mid(self.T, self.S, source, half, sheet, self.d))
+        d, *tubes = to_mid(self.T, self.S, source, half, sheet, self.d)
+        return replace(self, d=d, tubes=tuple(tubes))
 
     def wall(
         self, half: Half, sheet: Sheet
@@ -260,28 +287,24 @@ class Field:
 
         Of a tube with several passes all their lines, (p, nx, b), and how each answers to each of them, (p, p, k, b).
         """
-        assert self.d is not None  # between the halves of a step
-        response = _response(half, sheet)
-        if sheet.passes == 1:
-            return self.T[0], self.d[0], response[0]
-        rows = tube_rows(sheet.ny, sheet.passes)
-        return self.T[rows], self.d[rows], response[rows]
+        assert self.tubes is not None  # between the halves of a step
+        return *self.tubes, _response(half, sheet)[_tubes(sheet)]
 
     def finish_first(self, half: Half, sheet: Sheet, first: Float[Array, "*p nx b"] | None = None) -> "Field":
         """Increments to mid-step. `first`: those of the lines in `wall` where coolant has its say [K]."""
         if first is None:
             return self
-        assert self.d is not None  # between the halves of a step
-        response = _response(half, sheet)
+        assert self.d is not None and self.tubes is not None  # between the halves of a step
+        response, rise = _response(half, sheet), first - self.tubes[1]
         if sheet.passes == 1:
-            return replace(self, d=raised(self.d, response / response[:1], first - self.d[0]))
-        rows = tube_rows(sheet.ny, sheet.passes)
+            return replace(self, d=raised(self.d, response / response[:1], rise))
+        rows = _tubes(sheet)
         # What a kelvin in one tube's line, and none in the others', raises each line by: R R_tubes^-1, R symmetric.
         n, p, k, b = response.shape
         tubes = response[rows].reshape(p, p, k * b)
         each = solve_dense(tubes, jnp.swapaxes(response, 0, 1).reshape(p, n, k * b)).reshape(p, n, k, b)
         d = self.d
-        for share, by in zip(each, first - self.d[rows], strict=True):
+        for share, by in zip(each, rise, strict=True):
             d = raised(d, share, by)
         return replace(self, d=d)
 

@@ -99,6 +99,11 @@ def _back(block: Block, half: Half, x, heat=None):
     return lax.fori_loop(0, n, substituted, lax.fori_loop(0, n, eliminated, x))
 
 
+def _room(like, some):
+    """An array to overwrite. XLA fills one in place where another number of `some` fills each; of zeros it copies."""
+    return jnp.full_like(like, some[0, 0, 0])
+
+
 def mid(T, S, source, half: Half, sheet: Sheet, room):
     """Increments of the first half step, y first [K], written into `room` if there is any."""
 
@@ -121,7 +126,7 @@ def end(T, S, d, more, half: Half, sheet: Sheet, room):
 
 def _increments(T, d, more, half: Half, sheet: Sheet, room=None):
     if room is None:
-        room = jnp.zeros((sheet.nx, sheet.ny, T.shape[2]), T.dtype)
+        room = _room(turn(T), d)
 
     def sweep(block, D):
         def heat(i):
@@ -197,7 +202,7 @@ def mid_transpose(T, d, source, half: Half, sheet: Sheet, given):
         tuple(_tally(e, nx, T) for e in half.emission),
         _tally(across, nx, T),
     )
-    T_bar, nu, tallies = _by_blocks(nx, T, sweep, (jnp.zeros_like(T), given, tallies))
+    T_bar, nu, tallies = _by_blocks(nx, T, sweep, (_room(T, T), given, tallies))
     sources, held, link, emission, sideways = tallies
 
     def columns(block, carry):
@@ -286,8 +291,8 @@ def end_transpose(T, d, more, half: Half, sheet: Sheet, given):
         tuple(_tally(e, ny, T) for e in half.emission),
         _tally(sheet.along, ny, T),
     )
-    zero = jnp.zeros_like(T)
-    T_bar, d_bar, _, tallies = _by_blocks(ny, T, sweep, (zero, zero, jnp.zeros_like(D), tallies))
+    rooms = _room(T, T), _room(T, half.h), _room(D, given)
+    T_bar, d_bar, _, tallies = _by_blocks(ny, T, sweep, (*rooms, tallies))
     extra, held, gain, emission, lengthways = tallies
     held, gain = _folded(held, half.held), _folded(gain, half.gain)
     found = {

@@ -11,7 +11,7 @@ from jax.interpreters import ad, batching, mlir
 from .primitive import new_primitive
 
 
-def linear_map(forward: Callable, transpose: Callable, known: Any, x: Any) -> Any:
+def linear_map(forward: Callable, transpose: Callable, known: Any, x: Any, absent: bool = False) -> Any:
     """forward(known, x), linear in x, whose transpose JAX takes to be transpose(known, y).
 
     For the tangent of a `jax.custom_jvp`: both modes then have a rule of their own, where a `custom_vjp` would end
@@ -22,13 +22,14 @@ def linear_map(forward: Callable, transpose: Callable, known: Any, x: Any) -> An
         transpose: From `known` and a pytree like forward's answer to one like x. Likewise.
         known: What the map depends on; its own derivatives are forward's.
         x: What it is linear in.
+        absent: Whether `transpose` takes None for a leaf of y that is known to be zero, and saves itself the trouble.
     """
     known, known_tree = jax.tree.flatten(known)
     x, tree = jax.tree.flatten(x)
     shapes = jax.eval_shape(partial(_apply, forward, len(known), known_tree, tree), *known, *x)
     out_tree = jax.tree.structure(shapes)
     maps, trees = (forward, transpose), (known_tree, tree, out_tree)
-    found = _linear_map.bind(*known, *x, maps=maps, count=len(known), trees=trees)
+    found = _linear_map.bind(*known, *x, maps=maps, count=len(known), trees=trees, absent=absent)
     return jax.tree.unflatten(out_tree, found)
 
 
@@ -39,7 +40,7 @@ def _apply(forward, count, known_tree, tree, *leaves):
     return forward(jax.tree.unflatten(known_tree, leaves[:count]), jax.tree.unflatten(tree, leaves[count:]))
 
 
-def _leaves(*leaves, maps, count, trees):
+def _leaves(*leaves, maps, count, trees, absent):
     return jax.tree.leaves(_apply(maps[0], count, *trees[:2], *leaves))
 
 
@@ -49,13 +50,34 @@ def _(*leaves, **params):
     return [leaves[0].update(shape=s.shape, dtype=s.dtype, weak_type=False) for s in shapes]
 
 
-def _transposed(cotangents, *leaves, maps, count, trees):
+def _transposed(cotangents, *leaves, maps, count, trees, absent):
     known, (known_tree, tree, out_tree) = leaves[:count], trees
+    maps = maps[::-1]
+    if absent:
+        given = tuple(not isinstance(c, ad.Zero) for c in cotangents)
+        maps = _of_some(*maps, given, out_tree)
+        cotangents = [c for c, there in zip(cotangents, given) if there]
+        out_tree = jax.tree.structure(cotangents)
     y = [ad.instantiate_zeros(c) for c in cotangents]
-    found = _linear_map.bind(*known, *y, maps=maps[::-1], count=count, trees=(known_tree, out_tree, tree))
+    trees = (known_tree, out_tree, tree)
+    found = _linear_map.bind(*known, *y, maps=maps, count=count, trees=trees, absent=False)
     # What is not asked for is a tangent that is known to be zero.
     asked = [ad.is_undefined_primal(leaf) for leaf in leaves[count:]]
     return [None] * count + [y if wanted else None for y, wanted in zip(found, asked)]
+
+
+@cache
+def _of_some(transpose, forward, given, tree):
+    """Both maps, between x and those leaves of y that are given."""
+
+    def of_given(known, y):
+        y = iter(y)
+        return transpose(known, jax.tree.unflatten(tree, [next(y) if there else None for there in given]))
+
+    def to_given(known, x):
+        return [leaf for leaf, there in zip(jax.tree.leaves(forward(known, x)), given) if there]
+
+    return of_given, to_given
 
 
 def _jvp(primals, tangents, **params):
@@ -78,7 +100,7 @@ def _over(function, axes, known_tree):
     return lambda known, x: jax.vmap(of_leaves, (list(axes), 0))(jax.tree.leaves(known), x)
 
 
-def _batched(leaves, axes, *, maps, count, trees):
+def _batched(leaves, axes, *, maps, count, trees, absent):
     size = next(leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None)
 
     def first(leaf, axis):
@@ -86,7 +108,7 @@ def _batched(leaves, axes, *, maps, count, trees):
 
     x = [first(leaf, axis) for leaf, axis in zip(leaves[count:], axes[count:])]
     maps = tuple(_over(function, tuple(axes[:count]), trees[0]) for function in maps)
-    found = _linear_map.bind(*leaves[:count], *x, maps=maps, count=count, trees=trees)
+    found = _linear_map.bind(*leaves[:count], *x, maps=maps, count=count, trees=trees, absent=absent)
     return found, [0] * len(found)
 
 

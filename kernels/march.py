@@ -9,21 +9,19 @@ with A the network linearised at the revolution's mean temperatures, so that its
 mass. What the linear model misses, Anderson mixing over the last iterates takes up.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from . import network as nodal
-from .adi_step import turn
 from .constants import CONVERGED, NOT_CONVERGED, NOT_FINITE, SIGMA
 from .coolant import tube_conductance
-from .numerics import segmented_scan
-from .panel import extremes_across, weighted_fourth
+from .panel import weighted_fourth
+from .periodic import EXACT, periodic_revolution
 from .platforms import choose, gpu_kernel
 from .pytree import pytree
+from .recorded import Seen, recorded
 from .revolution import Loads
 from .satellite import Lumps, Params, Power, State, Step, depart, step
 from .sheet import emitted
@@ -34,10 +32,6 @@ LONGEST_CORRECTION, RUNAWAY = 60.0, 2000.0
 DEPTH, LARGEST_WEIGHT = 3, 5.0
 # Jumps of the state of charge to the limit its drift points at, before a march's own end is taken instead.
 CHARGE_JUMPS = 4
-# Most revolutions that a derivative of the periodic orbit takes, and what its equations may be left with, relative.
-KRYLOV, KRYLOV_RESIDUAL = 10, 1e-9
-# A TPU multiplies float32 matrices in bfloat16 and a GPU in TF32 unless asked not to.
-EXACT = lax.Precision.HIGHEST
 # Part of the capacity by which a charge may change over a periodic revolution.
 CHARGE_CLOSURE = 1e-5
 
@@ -127,34 +121,22 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         state: At its start.
     """
 
-    def advance(carry, load):
-        now, best = carry
-        now, report = step(params, now, load)
-        T = now.panel.T
-        top, bottom = extremes_across(params.panel, T)
-        hot, cold, top_best, bottom_best = best
-        hot = jnp.where((top > top_best)[None, None], T, hot)
-        cold = jnp.where((bottom < bottom_best)[None, None], T, cold)
-        best = hot, cold, jnp.maximum(top, top_best), jnp.minimum(bottom, bottom_best)
-        return (now, best), (now.lumps.nodes, top, bottom, now.mean, now.lumps.energy, report)
+    end, seen = recorded(params, loads, state)
+    return end, _record(params, loads, state, end, seen)
 
-    now = depart(params, state)
-    T, zero = now.panel.T, jnp.zeros_like(now.mean)
-    best = (T, T, zero, jnp.full_like(zero, RUNAWAY * 10))
-    (now, best), (nodes, top, bottom, mean, energy, report) = segmented_scan(advance, (now, best), loads)
-    end, best = now.state, tuple(turn(a) for a in best[:2])
-    power = report.power
-    balance = _balance(params, loads, state, end, nodes, report)
-    record = Record(
-        nodes=nodes,
-        panel_max=top,
-        panel_min=bottom,
-        panel_mean=mean,
+
+def _record(params: Params, loads: Loads, start: State, end: State, seen: Seen) -> Record:
+    report, power = seen.report, seen.report.power
+    return Record(
+        nodes=seen.nodes,
+        panel_max=seen.top,
+        panel_min=seen.bottom,
+        panel_mean=seen.mean,
         fluid_supply=report.supply,
         fluid_radiator_in=report.radiator_inlet,
         fluid_radiator_out=report.radiator_outlet,
         bypass=report.bypass,
-        energy=energy,
+        energy=seen.energy,
         array_available=power.available,
         array_taken=power.taken,
         payload_asked=power.asked,
@@ -168,11 +150,10 @@ def transient(params: Params, loads: Loads, state: State) -> tuple[State, Record
         unmet=power.unmet,
         battery_charge=power.charge,
         battery_discharge=power.discharge,
-        panel_hottest=best[0],
-        panel_coldest=best[1],
-        **balance,
+        panel_hottest=seen.hottest,
+        panel_coldest=seen.coldest,
+        **_balance(params, loads, start, end, seen.nodes, report),
     )
-    return end, record
 
 
 def _balance(params, loads, start, end, nodes, report: Step) -> dict[str, Array]:
@@ -451,8 +432,8 @@ def cyclic(
     """
     period = jnp.sum(loads.dt, axis=0)
     state, spent, neutral, E = _search(*lax.stop_gradient((params, loads, state)), tolerance, max_iterations)
-    state = _periodic_root(params, loads, state, neutral, E)
-    end, record = transient(params, loads, state)
+    state, end, seen = periodic_revolution(params, loads, state, neutral, E)
+    record = _record(params, loads, state, end, seen)
     means = _record_means(loads, record)
     E = _linear_model(params, means, period)
     _, full = _correct(E, _reduced(end) - _reduced(state))
@@ -484,116 +465,6 @@ def cyclic(
         neutral_charge=neutral,
     )
     return state, cycle, record
-
-
-def _periodic_root(params: Params, loads: Loads, state: State, pinned: Bool[Array, " b"], E) -> State:
-    """The periodic state as a differentiable root of Phi(x) - x.
-
-    Forward it is `state` as found. Its tangent solves (J - 1) dx = -dPhi by GMRES, preconditioned by the linear model
-    E that the search went by: what that gets right, however slow, takes no further revolution.
-    """
-    shape = state.panel.shape
-    cells = shape[0] * shape[1]
-    # A full charge counts like a hundred kelvin in the Krylov space's norm.
-    scale = 1.0 if params.battery is None else lax.stop_gradient(params.battery.capacity) / 100
-    lasting = jnp.linalg.solve(jnp.eye(E.shape[-1], dtype=E.dtype)[None] - E, E)
-
-    def flat(state):
-        return jnp.concatenate([state.panel.reshape(cells, -1), state.nodes, (state.energy / scale)[None]])
-
-    def closure(x):
-        start = State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
-        change = flat(_revolve(params, loads, start)) - x
-        # Any charge closes a neutral revolution: its own is kept, d(closure)/d(charge) = -1.
-        return change.at[-1].set(jnp.where(pinned, lax.stop_gradient(x[-1]) - x[-1], change[-1]))
-
-    def settled(x, transpose):
-        """x and what the revolutions to come add to it, by the linear model of nodes and panel mean."""
-        panel, nodes = x[:cells], x[cells:-1]
-        lumped = jnp.concatenate([nodes, jnp.sum(panel, axis=0)[None] / (1 if transpose else cells)])
-        N = jnp.swapaxes(lasting, 1, 2) if transpose else lasting
-        more = jnp.matmul(N, lumped.T[..., None], precision=EXACT)[..., 0].T
-        return jnp.concatenate([panel + more[-1:] / (cells if transpose else 1), nodes + more[:-1], x[-1:]])
-
-    def tangent(linear, r):
-        def solve(matvec, r, transpose=False):
-            return _gmres(matvec, r, partial(settled, transpose=transpose))
-
-        return lax.custom_linear_solve(linear, r, solve, partial(solve, transpose=True))
-
-    x = lax.custom_root(closure, flat(state), lambda _, guess: guess, tangent)
-    return State(x[:cells].reshape(shape), x[cells:-1], x[-1] * scale)
-
-
-def _revolve(params: Params, loads: Loads, state: State) -> State:
-    """State after a revolution, to be differentiated."""
-
-    def advance(now, load):
-        return step(params, now, load)[0], None
-
-    return segmented_scan(advance, depart(params, state), loads)[0].state
-
-
-def _gmres(matvec, r: Float[Array, "d b"], precondition) -> Float[Array, "d b"]:
-    """x with matvec(x) = r, one Krylov space a satellite: Arnoldi with modified Gram-Schmidt, least squares.
-
-    `precondition` is an approximate inverse of matvec but for its sign; it is applied first, so that residuals are
-    those of the equations themselves. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856.
-    """
-    d, b = r.shape
-    norm = jnp.sqrt(jnp.sum(r * r, axis=0))
-    tiny = jnp.finfo(r.dtype).tiny ** 0.5
-    rounding = 1e2 * float(jnp.finfo(r.dtype).eps)
-    enough = max(KRYLOV_RESIDUAL, 5 * rounding)
-    basis = jnp.zeros((KRYLOV + 1, d, b), r.dtype).at[0].set(r / jnp.maximum(norm, tiny)[None])
-    H = jnp.zeros((KRYLOV + 1, KRYLOV, b), r.dtype)
-
-    def arnoldi(carry):
-        j, basis, H, _ = carry
-        w = matvec(precondition(basis[j]))
-        column = jnp.zeros((KRYLOV + 1, b), r.dtype)
-        for _ in range(2):  # once more, as rounding leaves the first pass short of orthogonal
-            along = jnp.einsum("kdb,db->kb", basis, w, precision=EXACT)
-            w = w - jnp.einsum("kdb,kb->db", basis, along, precision=EXACT)
-            column = column + along
-        size = jnp.sqrt(jnp.sum(w * w, axis=0))
-        # A space that is complete but for rounding gets a zero vector, which changes nothing.
-        fresh = size > rounding * jnp.max(jnp.abs(column), axis=0)
-        w = w * jnp.where(fresh, 1 / jnp.where(fresh, size, 1.0), 0.0)[None]
-        basis, H = basis.at[j + 1].set(w), H.at[:, j].set(column.at[j + 1].set(size))
-        left = -jnp.sum(H * _least_squares(H, norm)[None], axis=1)
-        left = left.at[0].add(norm)
-        # A satellite that is not finite compares false: it does not keep the others waiting.
-        return j + 1, basis, H, fresh & (jnp.sqrt(jnp.sum(left * left, axis=0)) > enough * norm)
-
-    def unfinished(carry):
-        return (carry[0] < KRYLOV) & jnp.any(carry[3])
-
-    _, basis, H, _ = lax.while_loop(unfinished, arnoldi, (jnp.int32(0), basis, H, norm > 0))
-    return precondition(jnp.einsum("kdb,kb->db", basis[:-1], _least_squares(H, norm), precision=EXACT))
-
-
-def _least_squares(H: Float[Array, "l k b"], norm: Float[Array, " b"]) -> Float[Array, "k b"]:
-    """y of least |norm e_1 - H y|, H upper Hessenberg, by Givens rotations; satellites last, as a library's is not.
-
-    Columns that a complete Krylov space leaves empty get zero.
-    """
-    k = H.shape[1]
-    right = jnp.zeros_like(H[:, 0]).at[0].set(norm)
-    for j in range(k):
-        a, below = H[j, j], H[j + 1, j]
-        size = jnp.sqrt(a * a + below * below)
-        size = jnp.where(size > 0, size, 1.0)
-        turned = jnp.stack([jnp.stack([a, below]), jnp.stack([-below, a])]) / size[None, None]
-        H = H.at[j : j + 2].set(jnp.sum(turned[:, :, None] * H[None, j : j + 2], axis=1))
-        right = right.at[j : j + 2].set(jnp.sum(turned * right[None, j : j + 2], axis=1))
-    diagonal = jnp.abs(jnp.stack([H[j, j] for j in range(k)]))
-    spent = diagonal <= 1e2 * jnp.finfo(H.dtype).eps * jnp.max(diagonal, axis=0, keepdims=True)
-    y = jnp.zeros_like(right[:k])
-    for j in range(k - 1, -1, -1):
-        value = (right[j] - jnp.sum(H[j, j + 1 : k] * y[j + 1 :], axis=0)) / jnp.where(spent[j], 1.0, H[j, j])
-        y = y.at[j].set(jnp.where(spent[j], 0.0, value))
-    return y
 
 
 def _record_means(loads: Loads, record: Record):

@@ -1,6 +1,7 @@
 """Radiator panels as a design names them, and what a grid leaves of their extremes."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from .linear import linear_map
 from .platforms import choose
 from .pytree import pytree, static
 from .sheet import Sheet, conduction, spread, transform, tube_rows
@@ -207,22 +209,59 @@ def end_weight(panel: Panel) -> Float[Array, " b"]:
     return jnp.where(small, 0.125 + 3 / 64 * s, exact)
 
 
-@jax.custom_jvp
 def extremes_across(
     panel: Panel, T: Float[Array, "ny nx b"]
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-    """`extremes` of a panel that lies with y first."""
+    """`extremes` of a panel that lies with y first. Of places as hot as each other a derivative sees one."""
+    return _extremes(end_weight(panel), T, panel.passes)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _extremes(w, T, passes: int):
     one = jax.ShapeDtypeStruct(T.shape[2:], T.dtype)
     ways = {"cpu": _by_lines, "default": _of_arrays}
-    return choose(ways, (one, one), end_weight(panel), T, passes=panel.passes)
+    return choose(ways, (one, one), w, T, passes=passes)
 
 
-@extremes_across.defjvp
-def _(primals, tangents):
-    def found(panel, T):
-        return _of_arrays(end_weight(panel), T, panel.passes)
+@_extremes.defjvp
+def _(passes, primals, tangents):
+    w, T = primals
+    one, place = (jax.ShapeDtypeStruct(T.shape[2:], dtype) for dtype in (T.dtype, jnp.int32))
+    ways = {"cpu": _places_by_lines, "default": _places_of_arrays}
+    found = choose(ways, ((one, place, place),) * 2, *lax.stop_gradient((w, T)), passes=passes)
+    weights = [_weights(w, row, column, T.shape[:2], passes) for _, row, column in found]
+    rises = [_rise_at_end(T, column, across) for (_, _, column), (across, _) in zip(found, weights)]
+    w_dot, T_dot = tangents
+    dots = (linear_map(_weighed, _weighed_back, by, T_dot) + rise * w_dot for by, rise in zip(weights, rises))
+    return tuple(value for value, _, _ in found), tuple(dots)
 
-    return jax.jvp(found, primals, tangents)
+
+def _weights(w, row, column, shape, passes: int):
+    """Weights of the cells, across and along, in the temperature of a place: a row of `_wide`, and a column."""
+    ny, nx = shape
+    lines = _wide(jnp.eye(ny, dtype=w.dtype), passes)
+    along = jnp.arange(nx, dtype=column.dtype)[:, None]
+    first, last, w = (column == nx)[None], (column == nx + 1)[None], w[None]
+    edge = jnp.where(first, along, nx - 1 - along)
+    weight = jnp.where(edge == 0, 1 + w, jnp.where(edge == 1, -w, 0.0))
+    return lines[row].T, jnp.where(first | last, weight, (along == column[None]).astype(w.dtype))
+
+
+def _rise_at_end(T, column, across):
+    """What a unit of `end_weight` adds to the temperature of a place [K]: nothing, unless it is at an end."""
+    nx = T.shape[1]
+    low, high = (jnp.sum(across * (T[:, i] - T[:, j]), axis=0) for i, j in ((0, 1), (-1, -2)))
+    return jnp.where(column == nx, low, jnp.where(column == nx + 1, high, 0.0))
+
+
+def _weighed(weights, T):
+    across, along = weights
+    return jnp.sum(across * jnp.sum(along[None] * T, axis=1), axis=0)
+
+
+def _weighed_back(weights, given):
+    across, along = weights
+    return (given[None] * across)[:, None] * along[None]
 
 
 def _wide(line, passes: int):
@@ -268,6 +307,49 @@ def _by_lines(w, T, passes: int):
         )
 
     return over(jnp.maximum, high), over(jnp.minimum, low)
+
+
+def _places_of_arrays(w, T, passes: int):
+    """Hottest and coldest temperature, and where: a row of `_wide`, and a column of T or, behind these, an end."""
+    wide = _wide(T, passes)
+    everywhere = jnp.concatenate([wide, *(end[:, None] for end in _ends(w, wide))], axis=1)
+    rows, columns, b = everywhere.shape
+    flat = everywhere.reshape(rows * columns, b)
+    hot, cold = (f(flat, axis=0).astype(jnp.int32) for f in (jnp.argmax, jnp.argmin))
+    return tuple((jnp.take_along_axis(flat, k[None], 0)[0], k // columns, k % columns) for k in (hot, cold))
+
+
+def _places_by_lines(w, T, passes: int):
+    nx = T.shape[1]
+    one, other = _ends(w, _wide(jnp.concatenate([T[:, :2], T[:, -2:]], axis=1), passes))
+
+    def best(seen, line, place):
+        (high, i), (low, j) = seen
+        hotter, colder = line > high, line < low
+        hot = jnp.where(hotter, line, high), jnp.where(hotter, place, i)
+        return hot, (jnp.where(colder, line, low), jnp.where(colder, place, j))
+
+    def look(i, seen):
+        line = _wide(lax.dynamic_index_in_dim(T, i, 1, keepdims=False), passes)
+        return best(seen, line, jnp.asarray(i, jnp.int32))
+
+    start = one, jnp.full(one.shape, nx, jnp.int32)
+    (high, at_high), (low, at_low) = lax.fori_loop(
+        0, nx, look, best((start, start), other, jnp.int32(nx + 1))
+    )
+
+    def over(better, line, column):
+        def choose_row(j, seen):
+            value, at = (lax.dynamic_index_in_dim(a, j, 0, False) for a in (line, column))
+            kept = better(value, seen[0])
+            return tuple(
+                jnp.where(kept, new, old) for new, old in zip((value, jnp.asarray(j, jnp.int32), at), seen)
+            )
+
+        first = line[0], jnp.zeros(line.shape[1:], jnp.int32), column[0]
+        return lax.fori_loop(1, line.shape[0], choose_row, first)
+
+    return over(jnp.greater, high, at_high), over(jnp.less, low, at_low)
 
 
 def pipe_transport(panel: Panel, T: Float[Array, "nx ny b"]) -> Float[Array, " b"]:

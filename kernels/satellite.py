@@ -527,6 +527,12 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
     Returns:
         What comes after it, and what the bus and the fluid did.
     """
+    panel, lumps, report = advance(params, now, load)
+    return Underway(panel, lumps, *adi_step.means(panel.T)), report
+
+
+def advance(params: Params, now: Underway, load: Loads) -> tuple[Field, Lumps, Step]:
+    """`step`, but for the panel's means at its end."""
     panel, lumps = params.panel, now.lumps
     X = lumps.nodes
     sheet, under_way = panel_sheet(params), now.panel
@@ -563,5 +569,5 @@ def step(params: Params, now: Underway, load: Loads) -> tuple[Underway, Step]:
 
     # --- nodes and battery
     lumps = closing(params, load, lumps, stage, half_mean - now.mean, half_mean4 - now.mean4)
-    after = Underway(panel_end, lumps, *adi_step.means(panel_end.T))
-    return after, Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, radiated4)
+    report = Step(stage.power, stage.bypass, stage.supply, stage.inlet, stage.outlet, radiated4)
+    return panel_end, lumps, report
