@@ -18,8 +18,9 @@ from dawndusk.solver.run import row_count
 # The smallest grid, few steps, one epoch; of a large fleet two planes.
 SMALL = ("run.cells=[8,6]", "run.steps=32", "epoch.count=1")
 PLANES = ("orbit.planes=2", "orbit.satellites_per_plane=1")
-# Relative error of a derivative, and of a figure by rounding alone, which a difference divides by its step.
-RELATIVE, ROUNDING = 1e-5, 2e-12
+# Relative error of a derivative; of a figure by rounding alone, which a difference divides by its step; and the part
+# of a figure's largest effect that counts as none: the periodic orbit's linear equations are solved to 1e-8.
+RELATIVE, ROUNDING, NOTHING = 1e-5, 2e-12, 1e-9
 
 
 @cache
@@ -28,8 +29,8 @@ def small(name, *overrides):
     return cases.load(name, [*SMALL, *more, *overrides])
 
 
-def differences(model, x, entries, step=1e-4):
-    """Derivatives of all figures by some entries of x, (figures, entries), and what rounding leaves of each.
+def differences(model, x, entries, step=2e-5):
+    """Derivatives of all figures by some entries of x, (figures, entries), and how large nothing is.
 
     By Richardson's extrapolation, fourth order in the step.
     """
@@ -41,7 +42,10 @@ def differences(model, x, entries, step=1e-4):
     assert (found.status == march.CONVERGED).all()
     values = np.stack([found.figures[name] for name in model.figures]).reshape(-1, 4, len(entries))
     once, half = (values[:, 0] - values[:, 1]) / (2 * h), (values[:, 2] - values[:, 3]) / h
-    return (4 * half - once) / 3, ROUNDING * np.maximum(np.abs(values[:, 0]), 100.0) / h
+    found = (4 * half - once) / 3
+    size = np.where(x[entries] == 0, 1.0, np.abs(x[entries]))
+    none = NOTHING * np.max(np.abs(found) * size, axis=1, keepdims=True) / size
+    return found, ROUNDING * np.maximum(np.abs(values[:, 0]), 100.0) / h + none
 
 
 def errors(slopes, expected, rounding):
@@ -90,8 +94,11 @@ def test_figures_are_those_of_a_run():
 # ------------------------------------------------------------------------------------------- derivatives
 
 # Where a shipped case stands at a kink of its own, a little beside it: demand in eclipse at which the hottest fluid
-# is as hot by day as by night; a heat pipe's evaporator that ends where a cell does.
+# is as hot by day as by night; a heat pipe's evaporator that ends where a cell does; a window that ends at noon.
+NOT_TO_NOON = ("payload.windows.1.end=0.97",)
 BESIDE = {
+    "ai1_radiator": NOT_TO_NOON,
+    "starlink_ai": NOT_TO_NOON,
     "iss_eatcs": ("payload.eclipse_demand=0.9",),
     "suncatcher_prototype": ("loop.evaporator_fraction=0.28",),
 }
