@@ -750,7 +750,7 @@ def _exchange(case: Case, design: Design, numbers: Any) -> _Exchange:
         return numbers.array([polynomial(c, T) * T**4 for c in slopes])[None]
 
     # What a surface of known temperature takes and sends is as with space but for the difference of their T^4.
-    sent = SIGMA * sum(
+    sent: Any = SIGMA * sum(
         (R[:, :4, 4 + k] * (fourth(T) - fourth(cold)) for k, T in enumerate(known)), 0 * space[:, :4]
     )
     space = space[:, :4] + R[:, :4, 4:].sum(axis=2)

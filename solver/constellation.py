@@ -161,13 +161,14 @@ def first_elements(case: Case, plane: Any, numbers: Any = HOST) -> Orbit:
         CaseError: a beta angle out of reach.
     """
     orbit = case.orbit
+    if isinstance(orbit, TleOrbit):
+        raise TypeError("the elements of a TLE file are its own")
     share = numbers.array(plane)
     same = 0 * share
     eccentricity, perigee = orbit.eccentricity + same, orbit.arg_perigee_deg * DEGREE + same
-    top = None
-    if isinstance(orbit, SunSynchronousOrbit):
-        top = orbit.altitude_max_km
-    rise = 0.0 if top is None else (top - orbit.altitude_km) / (orbit.planes - 1)
+    rise = 0.0
+    if isinstance(orbit, SunSynchronousOrbit) and orbit.altitude_max_km is not None:
+        rise = (orbit.altitude_max_km - orbit.altitude_km) / (orbit.planes - 1)
     a = R_EARTH + 1000 * (orbit.altitude_km + rise * share)
     if isinstance(orbit, SunSynchronousOrbit | ClusterOrbit):
         # Inclination from the J2 condition, node from the local time at the first epoch.
@@ -183,7 +184,7 @@ def first_elements(case: Case, plane: Any, numbers: Any = HOST) -> Orbit:
         return Orbit(a, eccentricity, inclination, raan, perigee, same)
     raan = 0.0 if orbit.raan_deg is None else orbit.raan_deg * DEGREE
     if orbit.beta_deg is not None:
-        raan = _node_for_beta(case, orbit, numbers)
+        raan = _node_for_beta(case, orbit, orbit.beta_deg, numbers)
     anomaly = orbit.mean_anomaly_deg * DEGREE
     return Orbit(a, eccentricity, inclination, raan + same, perigee, anomaly + same)
 
@@ -245,7 +246,7 @@ def _elements(case: Case) -> Constellation:
     return Constellation(("satellite",), np.zeros(1, int), _over_epochs(case, first), first)
 
 
-def _node_for_beta(case: Case, orbit: ElementsOrbit, numbers: Any) -> Any:
+def _node_for_beta(case: Case, orbit: ElementsOrbit, beta_deg: Any, numbers: Any) -> Any:
     """Node with sin beta = sin i cos dec sin(raan - alpha) + cos i sin dec, that is h . s, at the first epoch.
 
     Raises:
@@ -253,14 +254,14 @@ def _node_for_beta(case: Case, orbit: ElementsOrbit, numbers: Any) -> Any:
     """
     xp = numbers.xp
     sun_hat = sun_at(*dates([case.epoch.start])).direction[0]
-    i, beta = orbit.inclination_deg * DEGREE, orbit.beta_deg * DEGREE
+    i, beta = orbit.inclination_deg * DEGREE, beta_deg * DEGREE
     declination = math.asin(sun_hat[2])
     alpha = math.atan2(sun_hat[1], sun_hat[0])
     constant, swing = xp.cos(i) * math.sin(declination), xp.sin(i) * math.cos(declination)
     if not numbers.traced and abs(math.sin(beta) - constant) > swing * (1 + 1e-12):
         low, high = (math.degrees(math.asin(min(1.0, max(-1.0, constant + s * swing)))) for s in (-1, 1))
         raise CaseError(
-            f"{case.source}: orbit.beta_deg: got {orbit.beta_deg:g}; with"
+            f"{case.source}: orbit.beta_deg: got {beta_deg:g}; with"
             f" inclination_deg = {orbit.inclination_deg:g}"
             f" on {case.epoch.start:%Y-%m-%d} it must lie between {low:.2f} and {high:.2f}"
         )

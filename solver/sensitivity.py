@@ -152,7 +152,7 @@ def sensitivities(
     if len(failed):
         raise CaseError(f"{case.source}: no periodic state: {_told(model.places[failed[0]])}")
     nearest = _nearest(margins, dict(zip(names, values))) if margins else None
-    wanted = dict.fromkeys((one or nearest).name for one in asked)
+    wanted = dict.fromkeys(one.name for one in (one or nearest for one in asked) if one is not None)
     out = []
     for k, name in enumerate(wanted):
         i, figure = names.index(name), figures[name]
@@ -175,7 +175,7 @@ def sensitivities(
 
 def _nearest(margins: Sequence[Figure], values: Mapping[str, float]) -> Figure:
     """The least margin: of temperatures, unless one of another kind, which has another unit, is negative."""
-    heat = [one for one in margins if one.limit.name.endswith(("hottest", "coldest"))]
+    heat = [one for one in margins if one.name.endswith(("hottest", "coldest"))]
     unmet = [one for one in margins if one not in heat and values[one.name] < 0]
     return unmet[0] if unmet else min(heat, key=lambda one: values[one.name])
 
