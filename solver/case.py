@@ -26,7 +26,7 @@ from .schema import INLINED, Case, Section
 HASH_DIGITS = 16
 STUDIES = "studies"  # folder, among the shipped cases, of those that are made to be sized and varied
 STUDIED = ("sizing", "uncertainty")  # sections that are of studies alone
-MOST_LINES = 20  # of bad lines named before it says how many more
+MOST_LINES = 20  # of bad lines, or of keys, named before it says how many more
 MOST_SHOWN = 60  # characters, or entries of a list, of a value in a message
 
 
@@ -460,7 +460,9 @@ def _unknown(place: Sequence[str | int], location: Sequence[Any]) -> str:
         for section, info in _keys(Case).items():
             if any(name in _keys(model) for model in _sections(info.annotation)):
                 return f"unknown key; {name} belongs into [{section}]"
-    return f"unknown key; the keys here are {', '.join(known)}"
+    more = len(known) - MOST_LINES
+    named = ", ".join(known[:MOST_LINES]) + (f" and {more} more" if more > 0 else "")
+    return f"unknown key; the keys here are {named}"
 
 
 def _meaning(place: Sequence[str | int]) -> str:

@@ -49,6 +49,15 @@ Number = Annotated[float, Strict(), AfterValidator(_held)]
 Whole = Annotated[int, Strict()]
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
+
+
+def _named(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_. -]{1,100}", value):
+        raise refuse("", "is no name of a key, a figure or a limit: at most 100 letters, digits and . _ -")
+    return value
+
+
+Named = Annotated[str, Strict(), AfterValidator(_named)]  # something that a study finds by its name
 BodyAxis = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
 NodeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
@@ -1226,7 +1235,7 @@ class Spread(Section):
 class Uncertain(Section):
     """One key that is not known exactly: its distribution, around what the case gives for it."""
 
-    name: Text = key(
+    name: Named = key(
         "Key of the case that varies continuously, written as after --set", min_length=1, alias="key"
     )
     distribution: Literal["normal", "uniform", "triangular", "lognormal"] = key(
@@ -1360,7 +1369,7 @@ class Run(Section):
 class SizingVariable(Section):
     """A key of the case that sizing may change."""
 
-    name: Text = key(
+    name: Named = key(
         "Dotted, as after --set: radiator.area_m2; its value in the case is where the first search starts",
         alias="key",
         min_length=1,
@@ -1375,23 +1384,23 @@ class SizingVariable(Section):
     @model_validator(mode="after")
     def _order(self):
         if self.min >= self.max:
-            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ({self.name})")
+            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ('{self.name}')")
         return self
 
 
 class SizingConstraint(Section):
     """A figure that must stay within bounds, besides the limits of the case."""
 
-    figure: Text = key("Figure, such as depth_of_discharge or compute_percent", alias="of", min_length=1)
+    figure: Named = key("Figure, such as depth_of_discharge or compute_percent", alias="of", min_length=1)
     min: Number | None = key("Least value, in the figure's unit", "", None, ge=-LARGEST, le=LARGEST)
     max: Number | None = key("Greatest value, likewise", "", None, ge=-LARGEST, le=LARGEST)
 
     @model_validator(mode="after")
     def _bounds(self):
         if self.min is None and self.max is None:
-            raise refuse("min", f"missing; {self.figure} needs min, max or both")
+            raise refuse("min", f"missing; '{self.figure}' needs min, max or both")
         if self.min is not None and self.max is not None and self.min >= self.max:
-            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ({self.figure})")
+            raise refuse("min", f"got {self.min:g}; must be < max = {self.max:g} ('{self.figure}')")
         return self
 
 
@@ -1405,7 +1414,7 @@ def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
 class Sizing(Section):
     """What `dawndusk size` changes, for what, and under which conditions; no part of the case's hash."""
 
-    objective: Text = key(
+    objective: Named = key(
         "Figure to be made as small, or as large, as it is good: mass, radiator_area, price_per_kwh, compute_per_kg,"
         " delivered_compute ...",
         min_length=1,
@@ -1435,7 +1444,7 @@ class Sizing(Section):
         ge=0,
         le=100,
     )
-    ignore: tuple[Text, ...] = key("Limits of the case that need not be met, by name", default=())
+    ignore: tuple[Named, ...] = key("Limits of the case that need not be met, by name", default=())
     variables: Annotated[tuple[SizingVariable, ...], Field(min_length=1)] = key("What is changed")
     constraints: tuple[SizingConstraint, ...] = key("Figures to be held, besides the limits", default=())
 

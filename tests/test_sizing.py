@@ -408,10 +408,14 @@ def test_a_case_without_a_periodic_state_is_said_so():
         ({"variables": []}, "sizing.variables: got 0 entries; must be at least 1"),
         (
             variable("radiator.area_m2", 60, 15),
-            r"sizing.variables.0.min: got 60; must be < max = 15 \(radiator.area_m2",
+            r"sizing.variables.0.min: got 60; must be < max = 15 \('radiator.area_m2",
         ),
-        ({"constraints": [{"of": "mass"}]}, "sizing.constraints.0.min: missing; mass needs min, max or both"),
+        (
+            {"constraints": [{"of": "mass"}]},
+            "sizing.constraints.0.min: missing; 'mass' needs min, max or both",
+        ),
         ({"constraints": [{"of": "mass", "min": 3, "max": 2}]}, "got 3; must be < max = 2"),
+        ({"ignore": ["x" * 101]}, "sizing.ignore.0: is no name of a key, a figure or a limit"),
         ({"environments": ["hott"]}, "sizing.environments.0: got 'hott'; .*did you mean 'hot'"),
         ({"lives": ["end", "end"]}, "sizing.lives: got 'end' twice"),
         ({"starts": 0}, "sizing.starts: got 0; must be >= 1"),
