@@ -522,9 +522,16 @@ def _depth(net: jax.Array, dt: jax.Array, cell: Any) -> tuple[jax.Array, jax.Arr
 
 
 def _over_devices(function: Callable) -> Callable:
-    """Rows split over this process's devices; every leaf has the rows first, a multiple of the devices."""
+    """Rows split over this process's devices where they fill registers on each; every leaf has the rows first."""
     mesh, rows = Mesh(np.array(jax.local_devices()), ("rows",)), PartitionSpec("rows")
-    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    split = jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    count = len(jax.local_devices())
+
+    def solved(leaves):
+        many = len(jax.tree.leaves(leaves)[0]) >= count * devices.LANES
+        return split(leaves) if many else function(leaves)
+
+    return solved
 
 
 # ------------------------------------------------------------------------------------------------ on the host
