@@ -16,6 +16,8 @@ PRECISIONS = {"single": "float32", "double": "float64"}
 CPU_FLAGS = {
     "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=100000000",
     "xla_cpu_prefer_vector_width": 512,
+    # Devices that wait for each other end the process after 40 s by default: on a busy machine that is no fault.
+    "xla_cpu_collective_call_terminate_timeout_seconds": 100_000,
 }
 GIB = 1 << 30
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}

@@ -135,7 +135,7 @@ def test_both_sides_of_every_onset():
     """A little before and after throttling sets in, the battery's floor is met, and the shadow is: each side has its
     own slope, the one that differences on that side show."""
     names = ["payload.throttle_start_c", "battery.capacity_kwh", "orbit.altitude_km", "payload.power_kw"]
-    case = small("suncatcher", "payload.eclipse_demand=1.0")
+    case = small("suncatcher")
     model = Differentiable(case, names, tolerance=1e-9)
     figures = [
         "peak_chip_temperature",
