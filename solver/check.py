@@ -18,6 +18,7 @@ from ..kernels.panel import weighted_fourth
 from . import build, devices
 from . import case as cases
 from . import constellation as constellations
+from .arithmetic import host_float64
 from .quantities import FACES, SCALARS, SOURCES, VARIABLES, celsius, kept
 from .run import Solver, Walls, row_count
 from .schema import INLINED, Section
@@ -308,7 +309,7 @@ def _season(case: Any) -> dict[str, str]:
     normal = np.stack([np.sin(i) * np.sin(node), -np.sin(i) * np.cos(node), np.cos(i)], axis=-1)
     beta = np.degrees(np.arcsin(np.clip(np.sum(normal * sun.direction, axis=-1), -1, 1)))
     first = jax.tree.map(lambda leaf: leaf[0], planes)
-    with constellations.host_float64():
+    with host_float64():
         times = np.asarray(jax.jit(jax.vmap(eclipse.shadow_times))(first, sun.direction, sun.distance))
     minutes = (times[:, 3] - times[:, 0]) / 60
     dark = minutes > 0

@@ -341,8 +341,7 @@ def study(
             raise typer.BadParameter("give --vary KEY=LOW:HIGH:COUNT, or --samples N; not both")
         loaded = cases.load(case, set_ or ())
         devices.configure(device, precision)
-        from . import study as studies
-        from . import sweep, uncertainty
+        from . import differentiable, sweep, uncertainty
 
         if samples is None:
             kind, designs = sweep, sweep.designs(loaded, vary or (), design or Scheme.grid, points, seed or 0)
@@ -351,7 +350,7 @@ def study(
                 given = "--points" if points is not None else "--design grid"
                 raise typer.BadParameter(f"{given} goes with --vary")
             kind, designs = uncertainty, uncertainty.designs(loaded, samples, design or Scheme.latin, seed)
-        conditions = studies.conditions(environment or (), life or ())
+        conditions = differentiable.conditions(environment or (), life or ())
         out = out or Path("runs") / f"{Path(case).stem}_study"
         with _quiet():
             code = _study(kind, loaded, designs, out, of, conditions, precision)
@@ -457,13 +456,12 @@ def sensitivity(
         loaded = cases.load(case, set_ or ())
         devices.configure(device, precision)
         from . import sensitivity as sensitivities
-        from .results import take
-        from .study import conditions
+        from .differentiable import conditions
+        from .results import taken
 
         out = out or Path("runs") / f"{Path(case).stem}_sensitivity"
-        take(out, sensitivities.JSON)
         judged, dtype = conditions(environment or (), life or ()), devices.PRECISIONS[precision]
-        with _quiet():
+        with _quiet(), taken(out, sensitivities.JSON):
             with _progress() as report:
                 found = sensitivities.sensitivities(loaded, of or (), judged, dtype, report)
             names = sensitivities.write(out, loaded, found)
@@ -496,14 +494,13 @@ def size(
         loaded = cases.load(case, [*(set_ or ()), *given])
         devices.configure(device, Precision.double, cache)
         from . import sizing, sizing_report
-        from .results import take
+        from .results import taken
 
         out = out or Path("runs") / f"{Path(case).stem}_size"
-        take(out, sizing_report.JSON)
-        with _quiet(), _searching() as report:
-            found = sizing.size(loaded, report)
-        told, console = sizing_report.report(found), _console()
-        with _quiet():
+        with _quiet(), taken(out, sizing_report.JSON):
+            with _searching() as report:
+                found = sizing.size(loaded, report)
+            told, console = sizing_report.report(found), _console()
             names = sizing_report.write(out, found, told)
         sizing_report.show(told, console)
         console.print(f"{out}: {', '.join(names)}")

@@ -10,7 +10,7 @@ smoothly with a stated bound; a mean over fleet and season is that of the worst 
 """
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
@@ -29,7 +29,7 @@ from . import build, devices
 from . import case as cases
 from . import keys as key_names
 from .case import CaseError
-from .limits import Limit, limits_of
+from .limits import Limit, difference, limits_of
 from .quantities import celsius
 from .run import orbit_mean
 
@@ -58,7 +58,7 @@ class Figure(NamedTuple):
     Attributes:
         better: 1 if more is better, -1 if less is, 0 if neither.
         limit: Whose margin it is, with the case's own limit, or None.
-        of_rows: Whether every place has one; the design's is the worst of them, or a mean.
+        of_rows: Whether it is the worst of what its rows have.
     """
 
     name: str
@@ -75,6 +75,12 @@ class Place(NamedTuple):
     satellite: str
     epoch: datetime
     condition: Condition
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """As text by name."""
+        epoch = f"{self.epoch:%Y-%m-%dT%H:%MZ}"
+        return {"satellite": str(self.satellite), "epoch": epoch, "condition": str(self.condition)}
 
 
 class _Extreme(NamedTuple):
@@ -381,10 +387,9 @@ class Differentiable:
                 "launch_price_of_power": case.array is not None,
             }
             if needs.get(name, case.payload is not None):
-                of_rows = name in ("delivered_compute", "compute_percent")
-                out.append(Figure(name, unit, better, meaning, None, of_rows))
+                out.append(Figure(name, unit, better, meaning, None, of_rows=False))
         for limit in _limits(case, nodes):
-            unit = "K" if limit.unit == "C" else limit.unit
+            unit = difference(limit.unit)
             meaning = f"margin to the limit of {limit.name}, after its uncertainty; >= 0: met"
             out.append(Figure(f"{_MARGIN}{limit.name}", unit, 1, meaning, limit))
         return out
@@ -398,8 +403,17 @@ class Differentiable:
         if name in self.figures:
             return self.figures[name]
         near = difflib.get_close_matches(name, self.figures, 1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise CaseError(f"{self.case.source}: no figure '{name}'{hint}; there are {', '.join(self.figures)}")
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(self.figures)}"
+        raise CaseError(f"{self.case.source}: no figure '{name}'; {hint}")
+
+
+def conditions(environments: Iterable[str] = (), lives: Iterable[str] = ()) -> tuple[Condition, ...]:
+    """Every combination; of what is not given, as the case has it."""
+    return tuple(
+        Condition(environment, life)
+        for environment in dict.fromkeys(environments) or (None,)
+        for life in dict.fromkeys(lives) or (None,)
+    )
 
 
 def _under(case: Any, condition: Condition, keys: Collection[str]) -> Any:
@@ -407,14 +421,13 @@ def _under(case: Any, condition: Condition, keys: Collection[str]) -> Any:
     data = case.model_dump(by_alias=True, exclude_none=True)
     environment = data["environment"]
     if condition.environment is not None:
-        set_by = ("solar_flux_w_m2", "albedo", "earth_infrared_w_m2", "scale_with_distance")
-        for name in set_by:
-            if f"environment.{name}" in keys:
+        for name in key_names.OF_LEVEL:
+            if name in keys:
                 raise CaseError(
-                    f"{case.source}: environment.{name}: cannot vary where the environment is set"
-                    f" ('{condition.environment}')"
+                    f"{case.source}: {name}: cannot vary where the environment is set ('{condition.environment}')"
                 )
-            environment.pop(name, None)
+            environment.pop(name.partition(".")[2], None)
+        environment.pop("scale_with_distance", None)
         environment["level"] = condition.environment
     if condition.life is not None:
         environment["life"] = condition.life

@@ -21,12 +21,13 @@ from pydantic import BeforeValidator
 
 from . import case as cases
 from .case import CaseError, show
-from .schema import INLINED, LEVELS, Case, Section
+from .schema import DEFAULT_CHIP_LIMIT_C, INLINED, LEVELS, Case, Section
 
 T = TypeVar("T")
-DEFAULT_CHIP_LIMIT_C = 95.0
 # What says what is looked at, not what is looked for, and the sections that hold studies themselves.
-NOT_OF_A_DESIGN = ("epoch", "run", "sizing", "uncertainty")
+NOT_OF_A_DESIGN = ("epoch", "run", *cases.STUDIED)
+# What a level of the environment stands for.
+OF_LEVEL = ("environment.solar_flux_w_m2", "environment.albedo", "environment.earth_infrared_w_m2")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .results import FAILED
+from .schema import DEFAULT_CHIP_LIMIT_C
 
 # 13 factors 0..4 hold 1 among them; two refinements leave 4 / 12^3 = 0.0023.
 FACTORS, REFINEMENTS, LARGEST_FACTOR = 13, 2, 4.0
@@ -52,6 +53,11 @@ class Limit:
         return good if self.broken is None else good & ~self.broken(scalars)
 
 
+def difference(unit: str) -> str:
+    """Unit of a difference."""
+    return "K" if unit == "C" else unit
+
+
 def limits_of(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
     """The limits that a case has, temperatures first."""
     give = case.limits.uncertainty_k
@@ -69,7 +75,7 @@ def limits_of(case: Any, nodes: tuple[str, ...]) -> list[Limit]:
 
     if "chip" in nodes:
         allowed = case.payload.max_chip_temperature_c
-        hottest("chip hottest", 95.0 if allowed is None else allowed, node("chip", "max"))
+        hottest("chip hottest", DEFAULT_CHIP_LIMIT_C if allowed is None else allowed, node("chip", "max"))
     if case.loop is not None:
         loop = case.loop
         top = loop.property("boiling_c") if loop.max_temperature_c is None else loop.max_temperature_c

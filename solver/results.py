@@ -90,14 +90,18 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def take(path: Path, own: str) -> None:
-    """Make a directory for results that are written at once, or find it as the same command has left it.
+@contextmanager
+def taken(path: Path, own: str) -> Iterator[None]:
+    """A directory for results that are written at once: made, or found as the same command has left it.
+
+    What is made goes again if nothing is written into it.
 
     Raises:
         RunDirectoryError: it is a file, cannot be written, or holds files and no `own` among them.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose another --out")
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
@@ -107,6 +111,11 @@ def take(path: Path, own: str) -> None:
     if names and own not in names:
         more = " and more" if len(names) > 1 else ""
         raise RunDirectoryError(f"{path} holds {names[0]}{more} but no {own}: choose another --out")
+    try:
+        yield
+    finally:
+        if made and not any(path.iterdir()):
+            path.rmdir()
 
 
 def begun(path: Path) -> bool:

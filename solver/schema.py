@@ -29,6 +29,7 @@ from .coolants import COOLANTS, REFERENCE_C
 
 # Earth and limits of the orbit models; km because they meet case keys.
 EARTH_RADIUS_KM = 6378.137  # as kernels.constants
+DEFAULT_CHIP_LIMIT_C = 95.0
 SMALLEST_PRANDTL = 0.5  # below it, in liquid metals, Gnielinski's correlation does not hold
 MOST_PASSES = 8  # of a tube: the work of a step grows with their cube
 LOWEST_PERIGEE_KM = 150.0  # below it drag ends the orbit within days: no periodic revolution exists

@@ -13,6 +13,7 @@ time that of two rows, the slope is the mean of theirs and right to neither side
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,9 @@ from . import case as cases
 from .case import CaseError
 from .differentiable import TOLERANCE, Condition, Differentiable, Figure, Place
 from .drawing import BLUE, GREY, ORANGE, drawing, save
-from .keys import Key, continuous
-from .results import take, write_text
+from .keys import OF_LEVEL, Key, continuous
+from .limits import difference
+from .results import taken, write_text
 from .study import figure_named
 from .uncertainty import distributions
 
@@ -36,9 +38,6 @@ PERCENT = 0.01
 NOTHING = 1e-10
 NAMED = 12  # keys without influence that are named before it says how many more
 BARS, LEAST_BAR = 20, 2e-3  # of a picture: how many at most, and the least of the largest's length
-# Keys of the Sun and the Earth, which have no value of their own where the environment is set by name.
-MEANS = ("delivered_compute", "compute_percent")  # over fleet and season
-LEVEL_KEYS = tuple(f"environment.{name}" for name in ("solar_flux_w_m2", "albedo", "earth_infrared_w_m2"))
 
 
 class Effect(NamedTuple):
@@ -124,7 +123,7 @@ def sensitivities(
     """
     known = continuous(case)
     if any(one.environment is not None for one in conditions):
-        known = {name: key for name, key in known.items() if name not in LEVEL_KEYS}
+        known = {name: key for name, key in known.items() if name not in OF_LEVEL}
     model = Differentiable(case, list(known), conditions, dtype=dtype)
     asked = [figure_named(model, name) for name in of] or [None]  # None: the least margin
     margins = [] if None not in asked else [one for one in model.figures.values() if one.limit is not None]
@@ -145,9 +144,14 @@ def sensitivities(
     x = np.asarray(model.start)
     count = len(model.places)
     progress(0, count)
-    zero = np.zeros(len(figures), model.dtype)
     changes = _changes(case, known)
-    values, rows = (jax.tree.map(np.asarray, part) for part in pulled(x, zero)[:2])
+
+    @cache
+    def passed(i: int):
+        """Of a forward and a reverse pass, the latter for one of the figures."""
+        return jax.tree.map(np.asarray, pulled(x, np.eye(len(figures), dtype=model.dtype)[i]))
+
+    values, rows, _ = passed(0)
     failed = np.flatnonzero(rows["status"] == NOT_FINITE)
     if len(failed):
         raise CaseError(f"{case.source}: no periodic state: {_told(model.places[failed[0]])}")
@@ -159,7 +163,7 @@ def sensitivities(
         value = float(values[i])
         if not math.isfinite(value):
             raise CaseError(f"{case.source}: {figure.name} is not finite; it has no derivative")
-        slopes = np.asarray(pulled(x, np.eye(len(figures), dtype=model.dtype)[i])[2], float)
+        slopes = passed(i)[2].astype(float)
         unknown = [name for name, slope in zip(known, slopes) if not math.isfinite(slope)]
         if unknown:
             raise CaseError(f"{case.source}: {figure.name} has no finite derivative to {', '.join(unknown)}")
@@ -198,7 +202,7 @@ def _rank(effect: Effect) -> tuple[bool, float, str]:
 
 def _where(model: Differentiable, figure: Figure, rows: Any) -> tuple[Place | None, tuple[Place, ...]]:
     """Where the extreme of a figure is, and the other rows that share it."""
-    if not figure.of_rows or figure.name in MEANS:
+    if not figure.of_rows:
         return None, ()
     badness = -figure.better * np.asarray(rows[figure.name], float)
     worst = int(np.argmax(badness))
@@ -221,8 +225,8 @@ def report(case: Any, found: Sequence[Sensitivity]) -> dict[str, Any]:
                 "meaning": one.figure.meaning,
                 "unit": one.figure.unit,
                 "value": one.value,
-                "at": None if one.place is None else _plain(one.place),
-                "shared_with": [_plain(place) for place in one.ties],
+                "at": None if one.place is None else one.place.plain,
+                "shared_with": [place.plain for place in one.ties],
                 "keys": [
                     {
                         "key": effect.key.name,
@@ -245,9 +249,9 @@ def report(case: Any, found: Sequence[Sensitivity]) -> dict[str, Any]:
 
 def write(out: Path, case: Any, found: Sequence[Sensitivity]) -> list[str]:
     """The report and the picture in a directory, each whole or not at all; returns their names."""
-    take(out, JSON)
-    write_text(out / JSON, json.dumps(report(case, found), indent=1, allow_nan=False) + "\n")
-    draw(found, out / PICTURE)
+    with taken(out, JSON):
+        write_text(out / JSON, json.dumps(report(case, found), indent=1, allow_nan=False) + "\n")
+        draw(found, out / PICTURE)
     return [JSON, PICTURE]
 
 
@@ -271,7 +275,7 @@ def _show(one: Sensitivity, console: Any, top: int) -> None:
         table.add_column(name, justify="right" if name in ("value", "derivative", "effect") else "left")
     ranked, unranked = one.ranked, one.unranked
     shown = (*ranked[:top], *unranked[: max(0, top - len(ranked))])
-    unit = _difference(figure.unit)
+    unit = difference(figure.unit)
     for effect in shown:
         key = effect.key
         table.add_row(
@@ -319,7 +323,7 @@ def draw(found: Sequence[Sensitivity], path: Path) -> Path:
             layout="constrained",
         )
         for one, some, axis in zip(found, bars, axes[:, 0]):
-            unit = _difference(one.figure.unit)
+            unit = difference(one.figure.unit)
             names = [f"{effect.key.name}, {_change_is(effect)}" for effect in some][::-1]
             effects = np.array([effect.effect for effect in some])[::-1]
             axis.barh(names, effects, color=BLUE, label="key up")
@@ -333,26 +337,13 @@ def draw(found: Sequence[Sensitivity], path: Path) -> Path:
         return save(figure, path)
 
 
-def _plain(place: Place) -> dict[str, str]:
-    return {
-        "satellite": str(place.satellite),
-        "epoch": f"{place.epoch:%Y-%m-%dT%H:%MZ}",
-        "condition": str(place.condition),
-    }
-
-
 def _told(place: Place) -> str:
     under = "" if place.condition == Condition() else f", {place.condition}"
     return f"{place.satellite}, {place.epoch:%Y-%m-%d}{under}"
 
 
-def _difference(unit: str) -> str:
-    """Unit of a difference."""
-    return "K" if unit == "C" else unit
-
-
 def _slope_unit(figure: Figure, key: Key) -> str:
-    of, by = _difference(figure.unit), _difference(key.unit)
+    of, by = difference(figure.unit), difference(key.unit)
     if not by:
         return of
     return f"{of or '1'}/({by})" if "/" in by or " " in by else f"{of or '1'}/{by}"

@@ -24,6 +24,7 @@ import numpy as np
 from . import case as cases
 from . import keys
 from .case import CaseError
+from .limits import difference
 from .optimise import Evaluation, NoStart, Problem, Solution, minimise
 from .schema import Case, Sizing
 
@@ -109,15 +110,15 @@ def conditions(case: Case) -> list[Any]:
     A run of the sized case sees that one, and no level stands in for another: at aphelion nominal sunlight is less
     than that of cold, which knows no distance.
     """
-    from .differentiable import Condition
+    from . import differentiable
 
     spec, own = section(case), case.environment
-    out = [Condition(level, life) for level in spec.environments or (None,) for life in spec.lives or (None,)]
-    of_level = ("solar_flux_w_m2", "albedo", "earth_infrared_w_m2", "scale_with_distance")
+    out = list(differentiable.conditions(spec.environments, spec.lives))
+    of_level = (*(name.partition(".")[2] for name in keys.OF_LEVEL), "scale_with_distance")
     plain = all(getattr(own, name) is None for name in of_level)
     levels = {None, own.level} if plain else {None}
     if not any(one.environment in levels and one.life in (None, own.life) for one in out):
-        out.append(Condition())
+        out.append(differentiable.Condition())
     return out
 
 
@@ -170,13 +171,7 @@ def search(
             f"{case.source}: sizing.starts: got {len(starts)}; at none of them has the case a periodic state"
         )
     if not task.sensitive:
-        total = case.mass.total_kg
-        hint = (
-            "" if total is None else f"; mass.total_kg = {total:g} stands in place of the sum of the masses"
-        )
-        raise CaseError(
-            f"{case.source}: sizing.objective: got '{task.objective.figure}'; no variable changes it{hint}"
-        )
+        raise CaseError(task.insensitive())
     best = min(ended, key=_rank)
     sized = None
     if best.feasible:
@@ -425,8 +420,3 @@ def _unknown(name: str, known: Iterable[str], what: str) -> str:
     if near:
         return f"unknown {what}; did you mean {near[0]}?"
     return f"unknown {what}; those of this case are {', '.join(known)}"
-
-
-def difference(unit: str) -> str:
-    """Unit of a difference of two values."""
-    return "K" if unit == "C" else unit

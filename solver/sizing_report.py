@@ -1,7 +1,6 @@
 """What a sizing has found: as plain numbers and text, on the terminal, as files."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from .drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, drawing, save
 from .optimise import AT_BOUND, Solution
 from .results import write_text
 from .sizing import SCHEDULED, Sized, Task, schedules
+from .study import plain
 from .summary import number
 
 SAME_OBJECTIVE, SAME_DESIGN = 1e-3, 1e-2  # relative; share of the range between a variable's bounds
@@ -51,7 +51,7 @@ def report(sized: Sized) -> dict[str, Any]:
         "starts": [_search(task, *pair) for pair in zip(sized.starts, sized.solutions)],
         "agreement": _agreement(sized),
         "figures": [
-            {"name": name, "unit": one.unit, "start": _told(before[name]), "optimum": _told(after[name])}
+            {"name": name, "unit": one.unit, "start": plain(before[name]), "optimum": plain(after[name])}
             for name, one in model.figures.items()
             if one.limit is None
         ],
@@ -64,16 +64,8 @@ def report(sized: Sized) -> dict[str, Any]:
     return out
 
 
-def _told(value: float) -> float | None:
-    """None where a figure has no number: a price per compute of none."""
-    return value if math.isfinite(value) else None
-
-
 def _where(place: Any) -> dict[str, str | None]:
-    if place is None:
-        return {"satellite": None, "epoch": None, "condition": None}
-    epoch = f"{place.epoch:%Y-%m-%dT%H:%MZ}"
-    return {"satellite": str(place.satellite), "epoch": epoch, "condition": str(place.condition)}
+    return dict.fromkeys(("satellite", "epoch", "condition")) if place is None else place.plain
 
 
 def _variables(task: Task, best: Solution) -> list[dict[str, Any]]:
@@ -206,7 +198,7 @@ def _flat_out(task: Task, best: Solution) -> dict[str, Any]:
     for name, entries in (("scheduled", full), ("flat_out", flat)):
         figures = task.whole(entries)
         out[name] = {
-            one: _told(figures[one])
+            one: plain(figures[one])
             for one in ("delivered_compute", "compute_percent", "power_shed", "peak_chip_temperature")
             if one in figures
         }

@@ -7,7 +7,7 @@ that it has finished, and the same command goes on.
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,15 +109,6 @@ class Outcome:
     def failed(self) -> np.ndarray:
         """(N,) designs that were reached and have none."""
         return self.status == results.FAILED
-
-
-def conditions(environments: Iterable[str] = (), lives: Iterable[str] = ()) -> tuple[Condition, ...]:
-    """Every combination; of what is not given, as the case has it."""
-    return tuple(
-        Condition(environment, life)
-        for environment in dict.fromkeys(environments) or (None,)
-        for life in dict.fromkeys(lives) or (None,)
-    )
 
 
 def check(case: Any, designs: Designs, progress: Progress = lambda done, all: None) -> None:
