@@ -2,7 +2,7 @@
 
 A derivative knows a half step as the solution of its equations: one more solve, not a way back through the
 elimination. Conduction along x, which a march carries from step to step, is to it what conduction of T is. Tangents
-are those of the arrays' own arithmetic; transposes too, but on a CPU and for linear conduction, where `adi_lines` has
+and transposes are those of the arrays' own arithmetic, but on a CPU and for linear conduction, where `adi_lines` has
 them by hand.
 """
 
@@ -112,9 +112,14 @@ def _mid_of(T, source, half: Half, sheet: Sheet):
     return mid, (T, source, _parts(half, sheet))
 
 
+def _mid_tangent_of_arrays(T, d, source, half: Half, sheet: Sheet, *tangents):
+    return jax.jvp(*_mid_of(T, source, half, sheet), tangents)[1]
+
+
 def _mid_tangent(known, tangents):
-    T, _, *rest = known
-    return _with_tubes(tangents[0], jax.jvp(*_mid_of(T, *rest), tangents)[1], rest[-1])
+    T, sheet, of_arrays = known[0], known[-1], _mid_tangent_of_arrays
+    ways = {"cpu": adi_lines.mid_tangent if sheet.linear else of_arrays, "default": of_arrays}
+    return _with_tubes(tangents[0], choose(ways, _shapes(T), *known, *tangents), sheet)
 
 
 def _mid_transpose_of_arrays(T, d, source, half: Half, sheet: Sheet, given):
@@ -147,17 +152,21 @@ def _raised(d, response, by):
 
 
 def _to_raised_tangent(_, args, tangents):
-    return tangents[0] + linear_map(_raised_tangent, _raised_transpose, args[1:], tangents[1:])
+    return linear_map(_raised_tangent, _raised_transpose, args[1:], tangents)
 
 
 def _raised_tangent(known, tangents):
-    response, by = known
-    return tangents[0] * by[None] + response * tangents[1][None]
+    ways = {"cpu": adi_lines.raised_tangent, "default": _raised_tangent_of_arrays}
+    return choose(ways, _shapes(tangents[0]), *known, *tangents)
+
+
+def _raised_tangent_of_arrays(response, by, d_dot, response_dot, by_dot):
+    return d_dot + response_dot * by[None] + response * by_dot[None]
 
 
 def _raised_transpose(known, given):
     ways = {"cpu": adi_lines.raised_transpose, "default": _raised_transpose_of_arrays}
-    return choose(ways, _shapes(known), *known, given)
+    return given, *choose(ways, _shapes(known), *known, given)
 
 
 def _raised_transpose_of_arrays(response, by, given):
@@ -227,8 +236,14 @@ def _end_of(T, d, more, half: Half, sheet: Sheet):
     return end, (T, d, more, _parts(half, sheet))
 
 
+def _end_tangent_of_arrays(T, d, more, half: Half, sheet: Sheet, *tangents):
+    return jax.jvp(*_end_of(T, d, more, half, sheet), tangents)[1]
+
+
 def _end_tangent(known, tangents):
-    return jax.jvp(*_end_of(*known), tangents)[1]
+    T, sheet, of_arrays = known[0], known[-1], _end_tangent_of_arrays
+    ways = {"cpu": adi_lines.end_tangent if sheet.linear else of_arrays, "default": of_arrays}
+    return choose(ways, _shapes(T), *known, *tangents)
 
 
 def _end_transpose_of_arrays(T, d, more, half: Half, sheet: Sheet, given):

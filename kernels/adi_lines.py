@@ -1,10 +1,10 @@
-"""The half steps of `adi_step` line by line, in place, and their transposes: what is fast on a CPU.
+"""The half steps of `adi_step` line by line, in place, their tangents and transposes: what is fast on a CPU.
 
 Of linear conduction. A sweep takes the panel in blocks of lines so short that what it touches stays in the
-first-level cache. `adi_field` states the same half steps on arrays, which gives their tangents and is what these are
-tested against. A transpose takes the cotangent of what a half step gives and returns those of its arguments: the
-matrices are symmetric, so that it solves by the same factors. The sums over cells that coefficients' cotangents are
-grow line by line.
+first-level cache. `adi_field` states the same half steps on arrays, which these are tested against. A tangent takes
+those of a half step's arguments. A transpose takes the cotangent of what a half step gives and returns those of its
+arguments: the matrices are symmetric, so that it solves by the same factors. The sums over cells that coefficients'
+cotangents are grow line by line.
 """
 
 from dataclasses import replace
@@ -164,6 +164,88 @@ def _powers(T, count: int):
     return terms
 
 
+def _sloped(T, T_dot, emission, emission_dot):
+    """Tangent of what a line radiates [W/m^2]."""
+    grown = sum(e * p for e, p in zip(emission_dot, _powers(T, len(emission_dot)), strict=True))
+    return emitted(T, emission)[1] * T_dot + grown
+
+
+def _near(block: Block, A, i, axis: int = 0):
+    """Line i and those before and after it."""
+    return [block.line(A, k, axis) for k in (i, i - 1, i + 1)]
+
+
+def _inflow(block: Block, g, i, near):
+    """Into line i from its neighbours, `near`: what it is itself, before and after it; g: conductances between lines.
+
+    Beyond either end the difference is zero.
+    """
+    here, low, high = near
+    return block.line(g, i) * (high - here) - block.line(g, i - 1) * (here - low)
+
+
+def mid_tangent(T, d, source, half: Half, sheet: Sheet, T_dot, source_dot, dots):
+    """Tangent of `mid`, S = A_x T, from those of T, source and `adi_field` parts."""
+    sideways = turn(dots["across"])
+
+    def columns(block, flow):
+        def column(i, flow):
+            own = _inflow(block, sheet.along, i, _near(block, T_dot, i, 1))
+            return block.put(flow, own + _inflow(block, dots["along"], i, _near(block, T, i, 1)), i, 1)
+
+        return lax.fori_loop(0, sheet.nx, column, flow)
+
+    flow = _by_blocks(sheet.ny, T, columns, _room(T_dot, T_dot))
+
+    def sweep(block, x):
+        def heat(j):
+            own, near, near_dot = block.half(half, j), _near(block, T, j), _near(block, T_dot, j)
+            rises = _near(block, d, j)
+            warmer = _inflow(block, sideways, j, [t + rise for t, rise in zip(near, rises)])
+            gained = block.line(flow, j) + conducted(*near_dot, own) + warmer
+            gained = gained + sum(block.line(s, j) for s in source_dot)
+            emission_dot = tuple(block.line(e, j) for e in dots["emission"])
+            lost = own.link * near_dot[0] + block.line(dots["link"], j) * near[0]
+            lost = lost + _sloped(near[0], near_dot[0], own.emission, emission_dot)
+            return own.h * (gained - lost) + block.line(stiffer, j) * rises[0]
+
+        return _back(block, half, x, heat)
+
+    stiffer = _per_length(half, dots) * half.held - dots["held"]
+    return _by_blocks(sheet.nx, T, sweep, _room(T_dot, flow))
+
+
+def end_tangent(T, d, more, half: Half, sheet: Sheet, T_dot, d_dot, more_dot, dots):
+    """Tangent of the temperatures that `end` gives, from those of T, d, more and `adi_field` parts."""
+    # Found again as soon as a tape of it would be read.
+    D = _increments(T, d, more, half, sheet)
+
+    def sweep(block, x):
+        def heat(i):
+            own = block.half(half, i)
+            t, rise, t_dot, rise_dot, extra = (block.line(A, i, 1) for A in (T, d, T_dot, d_dot, more_dot))
+            near = _near(block, D, i)
+            emission_dot = tuple(block.line(e, i) for e in dots["emission"])
+            felt = jnp.clip(rise, -LONGEST_RISE, LONGEST_RISE)
+            hot_dot = t_dot + jnp.where(jnp.abs(rise) < LONGEST_RISE, rise_dot, 0.0)
+            lost = _sloped(t + felt, hot_dot, own.emission, emission_dot)
+            lost = lost - _sloped(t, t_dot, own.emission, emission_dot)
+            bent = _inflow(block, dots["along"], i, near)
+            out = own.gain * rise_dot + own.h * (bent - 2 * (lost - extra))
+            return out + block.line(gained, i) * rise + block.line(stiffer, i) * near[0]
+
+        return _back(block, half, x, heat)
+
+    rate = _per_length(half, dots)
+    stiffer, gained = rate * half.held - dots["held"], dots["gain"] - rate * half.gain
+    return T_dot + turn(_by_blocks(sheet.ny, T, sweep, _room(turn(T_dot), d_dot)))
+
+
+def _per_length(half: Half, dots):
+    """Relative change of the step's length, by which all but stored heat grows; a step of no length has none."""
+    return jnp.where(half.h > 0, dots["h"] / jnp.where(half.h > 0, half.h, 1.0), 0.0)
+
+
 def mid_transpose(T, d, source, half: Half, sheet: Sheet, given):
     """Cotangents of T, source and `adi_field` parts from that of `mid`, S = A_x T."""
     nx, ny = sheet.nx, sheet.ny
@@ -230,6 +312,21 @@ def mid_transpose(T, d, source, half: Half, sheet: Sheet, given):
         "across": turn(_folded(sideways, across)),
     }
     return T_bar, tuple(_folded(t, s) for t, s in zip(sources, source, strict=True)), found
+
+
+def raised_tangent(response, by, d_dot, response_dot, by_dot):
+    """Tangent of `adi_field.raised`."""
+    ny, nx, _ = d_dot.shape
+
+    def sweep(block, out):
+        def line(j, out):
+            more = block.line(response_dot, j) * block.line(by[None], 0)
+            more = more + block.line(response, j) * block.line(by_dot[None], 0)
+            return block.put(out, block.line(d_dot, j) + more, j)
+
+        return lax.fori_loop(0, ny, line, out)
+
+    return _by_blocks(nx, d_dot, sweep, _room(d_dot, d_dot))
 
 
 def raised_transpose(response, by, given):

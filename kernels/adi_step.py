@@ -276,15 +276,17 @@ def means(*parts: Float[Array, "i j b"]) -> tuple[Float[Array, " b"], Float[Arra
     """Mean over the sheet of T [K] and of T^4 [K^4], T the sum of `parts`."""
 
     def line(i):
-        return _total([at_line(part, i) for part in parts])
+        T = _total([at_line(part, i) for part in parts])
+        return T, (T * T) ** 2
 
-    def add(i, sums):
-        T = line(i)
-        return sums[0] + T, sums[1] + (T * T) ** 2
+    return _means_of_lines(line, parts[0].shape)
 
-    T, (n, m, _) = line(0), parts[0].shape
-    sums = lax.fori_loop(1, n, add, (T, (T * T) ** 2))
-    return line_sum(sums[0]) / (n * m), line_sum(sums[1]) / (n * m)
+
+def _means_of_lines(line, shape):
+    """Means over the sheet of both parts of `line`(i)."""
+    n, m, _ = shape
+    totals = lax.fori_loop(1, n, lambda i, sums: jax.tree.map(jnp.add, sums, line(i)), line(0))
+    return tuple(line_sum(total) / (n * m) for total in totals)
 
 
 @means.defjvp
@@ -297,8 +299,11 @@ def _total(parts):
 
 
 def _mean_tangents(parts, tangents):
-    T, dT = _total(parts), _total(tangents)
-    return jnp.mean(dT, (0, 1)), jnp.mean(4 * T**3 * dT, (0, 1))
+    def line(i):
+        T, dT = (_total([at_line(part, i) for part in some]) for some in (parts, tangents))
+        return dT, 4 * (T * (T * T)) * dT
+
+    return _means_of_lines(line, parts[0].shape)
 
 
 def _mean_cotangents(parts, given):

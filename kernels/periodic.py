@@ -161,7 +161,7 @@ def _solved(sweep, precondition, whole, by, like):
     """What `whole` gives at the solution x of x = whole(x, by)[0], which is linear in both; `sweep`: by x alone.
 
     A Krylov space is left as soon as its solution and one step of the preconditioned iteration upon that are likely
-    to do. Whether they did `whole` shows; what is left is then solved for in the same way.
+    to leave half of what may be left. Whether they did `whole` shows; what is left is then solved for likewise.
     """
     rounding = 5e2 * float(jnp.finfo(like.dtype).eps)
     enough = max(ENOUGH, rounding)
@@ -171,7 +171,7 @@ def _solved(sweep, precondition, whole, by, like):
 
     def correct(carry):
         k, r, by, found = carry
-        x = _approached(sweep, precondition, r, enough * size)
+        x = _approached(sweep, precondition, r, 0.5 * enough * size)
         after, more = whole(x, by)
         left = jnp.where(k == 0, 0.0, r) + after - x
         by = jax.tree.map(jnp.zeros_like, by)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ def choose(
     """`ways[platform](*args, **static)` of the platform that is compiled for, or else `ways["default"]`.
 
     As `lax.platform_dependent`, but that traces every branch on every platform: here ways of accelerators cost a CPU
-    nothing, not even the import of what they are written in. vmap takes the default everywhere.
+    nothing, not even the import of what they are written in. Under vmap accelerators take the default.
 
     Args:
         ways: Functions by platform ("cpu", "tpu", "cuda"), and "default". Of the module, so that they hash.
@@ -55,8 +55,37 @@ def _(*leaves, out, **_params):
     return [leaves[0].update(shape=shape, dtype=dtype, weak_type=False) for shape, dtype in out]
 
 
-def _batched(leaves, axes, **params):
-    found = jax.vmap(partial(_way, "default", **params), axes)(*leaves)
+@cache
+def _over(way, tree, axes):
+    """`way` of a batch along these axes of its arguments' leaves."""
+
+    def of_leaves(static, *leaves):
+        return way(*jax.tree.unflatten(tree, leaves), **static)
+
+    return lambda *args, **static: jax.vmap(partial(of_leaves, static), axes)(*jax.tree.leaves(args))
+
+
+@cache
+def _tangent_over(tangent, tree, axes):
+    """`tangent` of such a batch."""
+
+    def of_leaves(answer, *both):
+        return tangent(answer, *(jax.tree.unflatten(tree, leaves) for leaves in both))
+
+    by_leaf = list(axes)
+    along = jax.vmap(of_leaves, (0, by_leaf, by_leaf))
+    return lambda answer, *both: along(answer, *(jax.tree.leaves(trees) for trees in both))
+
+
+def _batched(leaves, axes, *, ways, tree, out, tangent, **params):
+    """A kernel has no batches of batches."""
+    axes = tuple(axes)
+    size = next(leaf.shape[axis] for leaf, axis in zip(leaves, axes) if axis is not None)
+    ways = tuple((name, _over(way, tree, axes)) for name, way in ways if name in ("cpu", "default"))
+    out = tuple(((size, *shape), dtype) for shape, dtype in out)
+    if tangent is not None:
+        tangent = _tangent_over(tangent, tree, axes)
+    found = _choice.bind(*leaves, ways=ways, tree=tree, out=out, tangent=tangent, **params)
     return found, [0] * len(found)
 
 

@@ -118,7 +118,33 @@ def test_lines_do_what_arrays_do(kind, b):
         without_length(adi_lines.end_transpose(T, d, more, second, sheet, given)),
         without_length(adi_field._end_transpose_of_arrays(T, d, more, second, sheet, given)),
     )
+
+    def tangents(half, *of):
+        """Of a half step's arguments; of a step of no length none of its length."""
+        parts = adi_field._parts(half, sheet)
+        dots = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), (*of, parts))
+        return *dots[:-1], {**dots[-1], "h": dots[-1]["h"].at[..., 0].set(0.0)}
+
+    for known, of, pair in (
+        (
+            (T, d, source, first, sheet),
+            (T, source),
+            (adi_lines.mid_tangent, adi_field._mid_tangent_of_arrays),
+        ),
+        (
+            (T, d, more, second, sheet),
+            (T, d, more),
+            (adi_lines.end_tangent, adi_field._end_tangent_of_arrays),
+        ),
+    ):
+        dots = tangents(known[3], *of)
+        check(*(tangent(*known, *dots) for tangent in pair))
     response, by = first.factors.m, jnp.asarray(rng.normal(size=(nx, b)))
+    dots = T, jnp.asarray(rng.normal(size=response.shape)), 2 * by
+    check(
+        adi_lines.raised_tangent(response, by, *dots),
+        adi_field._raised_tangent_of_arrays(response, by, *dots),
+    )
     check(
         adi_lines.raised_transpose(response, by, given),
         adi_field._raised_transpose_of_arrays(response, by, given),
@@ -283,12 +309,14 @@ def weighed():
 
 
 def test_every_way_to_a_gradient_is_the_same(weighed):
-    """By hand on a CPU, from the arrays as vmap takes them, and in forward mode."""
+    """In reverse and in forward mode, of one and of a batch, the batch before the derivative and behind it."""
     figure, at, T = weighed
     by_hand = jax.jit(jax.grad(figure, argnums=(0, 1)))(at, T)
     forward = jax.jit(jax.jacfwd(figure))(at, T)
     batched = jax.jit(jax.vmap(jax.grad(figure, argnums=(0, 1)), (0, None)))(jnp.stack([at, at]), T)
-    np.testing.assert_allclose(by_hand[0], forward, rtol=1e-11)
+    of_batch = jax.jit(jax.jacfwd(lambda at: jax.vmap(figure, (0, None))(jnp.stack([at, at]), T)))(at)
+    for one in (forward, *of_batch):
+        np.testing.assert_allclose(by_hand[0], one, rtol=1e-11)
     for one in (0, 1):
         for found, expected in zip(batched, by_hand, strict=True):
             np.testing.assert_allclose(found[one], expected, rtol=1e-11)
