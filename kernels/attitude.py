@@ -1,6 +1,6 @@
 """Pointing laws and array drives: from orbit and Sun to the directions of body faces and arrays.
 
-Vectors have their components on the first axis; any number of instants or satellites may follow.
+Vectors are given and taken by components, see `vector`, each of any number of instants or satellites.
 """
 
 import jax.numpy as jnp
@@ -35,13 +35,8 @@ class Attitude:
     yaw_steering: bool = static(default=False)
 
 
-def body_axes(
-    r: Float[Array, "3 *batch"],
-    v: Float[Array, "3 *batch"],
-    sun_hat: Float[Array, "3 *batch"],
-    attitude: Attitude,
-) -> Float[Array, "3 3 *batch"]:
-    """Body axes x, y, z as rows, in eci; right-handed and orthonormal.
+def body_axes(r, v, sun_hat, attitude: Attitude) -> tuple[Vector, Vector, Vector]:
+    """Body axes x, y, z in eci; right-handed and orthonormal.
 
     Where the law leaves the turn about its main axis open (Sun along the velocity, say), the turn is fixed
     by the orbit normal, or by the velocity under yaw steering; the derivatives stay finite there.
@@ -58,7 +53,8 @@ def body_axes(
     normal = unit(cross(up, track))
     match attitude.pointing:
         case "inertial":
-            return attitude.inertial_axes
+            x, y, z = attitude.inertial_axes
+            return _vector(x), _vector(y), _vector(z)
         case "velocity":
             x = track
             z = _perpendicular(nadir, x, normal)
@@ -78,27 +74,22 @@ def body_axes(
                     raise ValueError(f"roll: got {other!r}; one of 'along_track', 'nadir', 'inertial'")
         case other:
             raise ValueError(f"pointing: got {other!r}; one of 'sun', 'nadir', 'velocity', 'inertial'")
-    return jnp.stack([_stacked(axis) for axis in (x, cross(z, x), z)])
+    return _vector(x), cross(z, x), _vector(z)
 
 
-def in_eci(body: Float[Array, "3 *batch"], axes: Float[Array, "3 3 *batch"]) -> Float[Array, "3 *batch"]:
+def in_eci(body, axes) -> Vector:
     """A vector given in body axes, in eci; `axes` from `body_axes`."""
-    return _stacked(combination(*zip(body, axes)))
+    return combination(*zip(body, axes))
 
 
-def array_normal(
-    axes: Float[Array, "3 3 *batch"],
-    sun_hat: Float[Array, "3 *batch"],
-    drive: str,
-    axis_body: Float[Array, "3 *batch"],
-) -> Float[Array, "3 *batch"]:
+def array_normal(axes, sun_hat, drive: str, axis_body) -> Vector:
     """Outward normal of the array's cell side, in eci.
 
     "fixed": axis_body itself. "one_axis": turned about axis_body to bring the normal nearest to the Sun,
     that is the Sun direction less its part along the axis. "two_axis": to the Sun.
 
     Args:
-        axes: Body axes as rows, in eci, from `body_axes`.
+        axes: Body axes in eci, from `body_axes`.
         sun_hat: Unit vector to the Sun.
         drive: Static.
         axis_body: Unit vector in body axes: the normal ("fixed") or the turning axis ("one_axis").
@@ -109,9 +100,9 @@ def array_normal(
             return axis
         case "one_axis":
             # With the Sun along the axis every turn is as good: any direction across the axis will do.
-            return _stacked(_perpendicular(sun_hat, axis, _any_perpendicular(axis)))
+            return _perpendicular(sun_hat, axis, _any_perpendicular(axis))
         case "two_axis":
-            return sun_hat
+            return _vector(sun_hat)
         case other:
             raise ValueError(f"drive: got {other!r}; one of 'fixed', 'one_axis', 'two_axis'")
 
@@ -132,5 +123,5 @@ def _perpendicular(wanted, z, fallback) -> Vector:
     return unit(choose(dot(across, across) > DEGENERATE, across, other))
 
 
-def _stacked(a) -> Array:
-    return jnp.stack([a[0], a[1], a[2]])
+def _vector(a) -> Vector:
+    return a[0], a[1], a[2]

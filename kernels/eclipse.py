@@ -24,7 +24,7 @@ from .orbit import (
     perifocal_axes,
 )
 from .pytree import pytree
-from .vector import angle_between, dot, norm
+from .vector import angle_between, combination, dot, norm
 
 CROSSING_NODES = 12  # Gauss-Legendre nodes of a crossing of the penumbra
 SCAN = 32  # true anomalies, half a turn about midnight, at which the deepest point is looked for first
@@ -73,15 +73,15 @@ def overlap_fraction(
     return jnp.where(partial, jnp.clip(lens, 0.0, 1.0), whole)
 
 
-def sunlit_fraction(r_sat_eci: Float[Array, "3"], r_sun_eci: Float[Array, "3"]) -> Float[Array, ""]:
+def sunlit_fraction(r_sat_eci, r_sun_eci) -> Float[Array, "*batch"]:
     """Visible part of the solar disc at a satellite, 0 in umbra to 1 in full Sun, uniform disc [-].
 
-    Both positions from the Earth's centre [m]; any axes. Discs are planar, of apparent radii asin(R/d):
-    against spherical caps the error is below 3e-4. In float32 the error in the penumbra is below 5e-5,
-    as much as the rounding of the satellite's position (0.25 m of a penumbra 30 km wide) leaves.
+    Both positions from the Earth's centre [m], by components, see `vector`; any axes. Discs are planar, of
+    apparent radii asin(R/d): against spherical caps the error is below 3e-4. In float32 the error in the penumbra
+    is below 5e-5, as much as the rounding of the satellite's position (0.25 m of a penumbra 30 km wide) leaves.
     """
-    to_sun = r_sun_eci - r_sat_eci
-    return _sunlit(norm(to_sun), norm(r_sat_eci), angle_between(to_sun, -r_sat_eci))
+    to_sun = combination((1, r_sun_eci), (-1, r_sat_eci))
+    return _sunlit(norm(to_sun), norm(r_sat_eci), angle_between(to_sun, combination((-1, r_sat_eci))))
 
 
 def sunlit_at_zenith(

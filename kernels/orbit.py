@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .constants import DAY, J2_EARTH, MEAN_SUN_RATE, MU_EARTH, R_EARTH
 from .numerics import arctan2, safe_arccos, sincos, wrap_angle
 from .pytree import pytree
-from .vector import combination, dot
+from .vector import Vector, combination, dot
 
 
 @pytree
@@ -135,12 +135,17 @@ def mean_anomaly_at(nu: Float[Array, "*batch"], e: Float[Array, "*batch"]) -> Fl
 
 def perifocal_axes(orbit: Orbit) -> Float[Array, "3 3 *batch"]:
     """Rows: towards perigee, 90 deg ahead of it in the plane, and along the orbit normal."""
+    return jnp.stack([jnp.stack(axis) for axis in _axes(orbit)])
+
+
+def _axes(orbit: Orbit) -> tuple[Vector, Vector, Vector]:
+    """As `perifocal_axes`, by components."""
     (si, ci), (so, co), (sw, cw) = (
         sincos(angle) for angle in (orbit.inclination, orbit.raan, orbit.arg_perigee)
     )
     node, ahead = (co, so, jnp.zeros_like(co)), (-ci * so, ci * co, si)
     P, Q = combination((cw, node), (sw, ahead)), combination((cw, ahead), (-sw, node))
-    return jnp.stack([jnp.stack(axis) for axis in (P, Q, (si * so, -si * co, ci))])
+    return P, Q, (si * so, -si * co, ci)
 
 
 def in_plane(
@@ -157,19 +162,24 @@ def orbit_normal(orbit: Orbit) -> Float[Array, "3"]:
     return perifocal_axes(orbit)[2]
 
 
-def _state_at_eccentric(orbit: Orbit, E):
+def _state_at_eccentric(orbit: Orbit, E) -> tuple[Vector, Vector]:
     a, e = orbit.semi_major_axis, orbit.eccentricity
-    P, Q, _ = perifocal_axes(orbit)
+    P, Q, _ = _axes(orbit)
     (s, c), eta = sincos(E), jnp.sqrt(1 - e**2)
     speed = a * mean_motion(a) / (1 - e * c)
     r = combination((a * (c - e), P), (a * eta * s, Q))
     v = combination((-speed * s, P), (speed * eta * c, Q))
+    return r, v
+
+
+def _stacked(state: tuple[Vector, Vector]) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+    r, v = state
     return jnp.stack(r), jnp.stack(v)
 
 
 def state(orbit: Orbit) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
     """Position [m] and velocity [m/s] at the orbit's mean anomaly, in the axes of its elements."""
-    return _state_at_eccentric(orbit, kepler(orbit.mean_anomaly, orbit.eccentricity))
+    return _stacked(_state_at_eccentric(orbit, kepler(orbit.mean_anomaly, orbit.eccentricity)))
 
 
 def state_at_true_anomaly(orbit: Orbit, nu: Float[Array, ""]) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
@@ -179,11 +189,11 @@ def state_at_true_anomaly(orbit: Orbit, nu: Float[Array, ""]) -> tuple[Float[Arr
     """
     e = orbit.eccentricity
     p = orbit.semi_major_axis * (1 - e**2)
-    P, Q, _ = perifocal_axes(orbit)
+    P, Q, _ = _axes(orbit)
     s, c = sincos(nu)
     r, speed = p / (1 + e * c), jnp.sqrt(MU_EARTH / p)
     v = combination((-speed * s, P), (speed * (e + c), Q))
-    return jnp.stack(combination((r * c, P), (r * s, Q))), jnp.stack(v)
+    return _stacked((combination((r * c, P), (r * s, Q)), v))
 
 
 def noon_true_anomaly(orbit: Orbit, sun_hat: Float[Array, "3 *batch"]) -> Float[Array, "*batch"]:
@@ -191,7 +201,7 @@ def noon_true_anomaly(orbit: Orbit, sun_hat: Float[Array, "3 *batch"]) -> Float[
 
     With the Sun on the orbit normal there is no such direction, and perigee is taken.
     """
-    cosine, sine, _ = noon_direction([dot(axis, sun_hat) for axis in perifocal_axes(orbit)])
+    cosine, sine, _ = noon_direction([dot(axis, sun_hat) for axis in _axes(orbit)])
     return arctan2(sine, cosine)
 
 
@@ -214,6 +224,11 @@ def position_at_time(
     orbit: Orbit, sun_hat: Float[Array, "3"], t: Float[Array, ""]
 ) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
     """Position [m] and velocity [m/s] t seconds after orbit noon; the orbit's mean anomaly is not used."""
+    return _stacked(components_at_time(orbit, sun_hat, t))
+
+
+def components_at_time(orbit: Orbit, sun_hat, t: Float[Array, "*batch"]) -> tuple[Vector, Vector]:
+    """As `position_at_time`, by components."""
     e = orbit.eccentricity
     noon = mean_anomaly_at(noon_true_anomaly(orbit, sun_hat), e)
     return _state_at_eccentric(orbit, kepler(noon + mean_motion(orbit.semi_major_axis) * t, e))

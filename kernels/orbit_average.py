@@ -230,7 +230,7 @@ def revolution_fluxes(
         if along[1] is None:
             drive, axis = revolution.array_drive, revolution.array_axis_body
             more.append(array_normal(axes, revolution.sun_hat, drive, axis))
-        return jnp.concatenate([axes, jnp.stack(more)]) if more else axes
+        return jnp.stack([jnp.stack(normal) for normal in (*axes, *more)])
 
     # Plane and side of every face.
     places, planes = [(k // 2, k % 2) for k in range(len(AXES))], 3

@@ -10,7 +10,7 @@ from .earth import Earth, earth_fluxes
 from .eclipse import Shadow, hidden_seconds, seconds_from_noon, shadow, shadow_times, sunlit_fraction
 from .environment import albedo_factor_pairs, view_factor_pairs
 from .numerics import arctan2, safe_sqrt
-from .orbit import Orbit, period, position_at_time
+from .orbit import Orbit, components_at_time, period
 from .pytree import pytree, static
 
 # A stretch shorter than this part of the revolution gets no step of its own: the rounding of a time in
@@ -269,16 +269,16 @@ def revolution_loads(revolution: Revolution, n_steps: int) -> Loads:
 def _instant(revolution: Revolution, t: Array) -> tuple[Array, ...]:
     """Sunlit fraction, direction, normals of the five planes, and the cosines and distance of their fluxes."""
     sun_hat = revolution.sun_hat
-    r, v = position_at_time(revolution.orbit, sun_hat, t)
+    r, v = components_at_time(revolution.orbit, sun_hat, t)
     axes = body_axes(r, v, sun_hat, revolution.attitude)
     radiator = in_eci(revolution.radiator_normal_body, axes)
     cells = array_normal(axes, sun_hat, revolution.array_drive, revolution.array_axis_body)
     planes = [*axes, radiator, cells]
     up, distance = vector.unit(r), vector.norm(r)
-    cos_tilt = jnp.stack([-vector.dot(plane, up) for plane in planes])
-    cos_sun = jnp.stack([vector.dot(plane, sun_hat) for plane in planes])
+    cos_tilt = vector.stacked([-vector.dot(plane, up) for plane in planes])
+    cos_sun = vector.stacked([vector.dot(plane, sun_hat) for plane in planes])
     nu = sunlit_fraction(r, sun_hat * revolution.sun_distance)
-    up, normals = jnp.stack(up), jnp.stack(planes)
+    up, normals = vector.stacked(up), vector.stacked([vector.stacked(plane) for plane in planes])
     return nu, up, normals, cos_tilt, vector.dot(up, sun_hat), cos_sun, distance / revolution.earth_radius
 
 
