@@ -1,5 +1,7 @@
 """Least objective under bounds and many inequality constraints: SciPy's SLSQP, and multipliers that check its answer.
 
+Where SLSQP stalls, at a kink within a row say, the search goes on in a box of trust (`optimise_batch`).
+
 Constraints come in groups, one for each limit, with a row for each revolution. A limit is met where its least row is,
 and the least of several rows has kinks, at which a method for smooth problems stalls. So the rows nearest to their
 limit enter one by one, which is smooth, and only the rest of a group as its least. Variables run from 0 to 1 between
@@ -22,15 +24,17 @@ NEAREST = 24  # rows of a group that enter one by one
 FEASIBLE = 1e-6  # scaled violation that counts as none
 ACTIVE = 1e-4  # scaled margin below which a row binds
 AT_BOUND = 1e-6  # share of its range within which a variable is at its bound
+ROUNDING = 1e-9  # length of a row's slope, as a share of the longest, that changes nothing
 STATIONARY = 1e-3  # of the objective's slope, that no active constraint balances
 PRECISION, ITERATIONS = 1e-8, 60  # of SLSQP: change of the scaled objective, and iterations of one call
 ROUNDS = 4  # of SLSQP with rows chosen anew
 CALLS = 200  # of the model in one search
+FIRST = 120  # of them by SLSQP, before another way is tried
 WORSE = 1e4  # scaled objective and violation where the model has no finite answer
 
 
 class _Spent(Exception):
-    """A search has made its CALLS."""
+    """A search has made the calls that it may."""
 
 
 class NoStart(ValueError):
@@ -127,9 +131,9 @@ def minimise(
 ) -> Solution:
     """The best point that a search from `start` (k,) finds; of an infeasible problem, that of the least violation.
 
-    SLSQP, begun again from the best point, with the rows nearest there, while that helps: it may stall at a kink
-    within a row. Where no point found is feasible, the least worst violation is sought, and from there the search
-    goes on. It ends after CALLS at the latest.
+    SLSQP, begun again from the best point, with the rows nearest there, while that helps. Where that does not end at
+    an optimum within FIRST calls, a box of trust goes on. Where no point found is feasible, the least worst violation
+    is sought, and from there the search goes on. It ends after CALLS at the latest.
 
     Args:
         progress: Called after each evaluation with their number, the objective and the worst scaled margin.
@@ -138,8 +142,13 @@ def minimise(
         NoStart: no finite answer at the start.
     """
     scaled = _Scaled(problem, np.asarray(start, float), progress)
+    scaled.allowed = FIRST
     with suppress(_Spent):
         _rounds(scaled)
+    scaled.allowed = CALLS
+    with suppress(_Spent):
+        if not scaled.solved:
+            _trusted(scaled)
         if scaled.best.violation > FEASIBLE:
             _least_violation(scaled)
             if scaled.best.violation <= FEASIBLE:
@@ -177,9 +186,9 @@ def optimality(
     from scipy.optimize import nnls
 
     slope, rows = found.slope * span, found.jacobian[active] * span
-    # Rows of like length, so that the least squares weigh a kelvin as a kilowatt-hour.
+    # Rows of like length, so that the least squares weigh a kelvin as a kilowatt-hour; what is but rounding has none.
     length = np.linalg.norm(rows, axis=1)
-    length = np.where(length > 0, length, 1.0)
+    length = np.where(length > ROUNDING * length.max(initial=0.0), length, np.inf)
     one = np.eye(len(slope))
     columns = np.concatenate([rows / length[:, None], one[at_low], -one[at_high]]).T
     size = max(float(np.linalg.norm(slope)), usual)
@@ -218,9 +227,11 @@ class _Scaled:
         length = self._length(found.jacobian)
         self.units = np.ones(self.groups)
         for group in range(self.groups):
-            longest = length[problem.groups == group].max(initial=0)
-            self.units[group] = longest if longest > 0 else 1.0
-        self.row_units = self.units[problem.groups]
+            of = problem.groups == group
+            longest, largest = length[of].max(initial=0), np.abs(found.margins[of]).max(initial=0)
+            # A margin that nothing changes here, such as a battery's that is not drawn on, may bind elsewhere.
+            self.units[group] = longest or largest or 1.0
+        self.row_units, self.allowed = self.units[problem.groups], CALLS
         self.best = self.last = _Point(z, found, self._violation(found))
         self._note(found)
 
@@ -240,7 +251,7 @@ class _Scaled:
         z = np.clip(z, 0, 1)
         if np.array_equal(z, self.last.z):
             return self.last
-        if len(self.history) >= CALLS:
+        if len(self.history) >= self.allowed:
             raise _Spent
         found = self.problem.evaluate(self.problem.low + z * self.span)
         self._note(found)
@@ -248,6 +259,11 @@ class _Scaled:
         if self.better(self.last, self.best):
             self.best = self.last
         return self.last
+
+    @property
+    def solved(self) -> bool:
+        """Whether the best point is feasible and stationary."""
+        return self.best.violation <= FEASIBLE and self.optimality(self.best).stationary
 
     def better(self, one: _Point, other: _Point) -> bool:
         """Whether one is feasible and of less objective, or else violates less."""
@@ -305,13 +321,26 @@ def _rounds(scaled: _Scaled) -> None:
             [(0.0, 1.0)] * len(before.z),
         )
         after = scaled.best
-        if after.violation <= FEASIBLE and scaled.optimality(after).stationary:
+        if scaled.solved:
             return
         if after is before or (
             abs(after.found.objective - before.found.objective) < PRECISION * scaled.unit
             and abs(after.violation - before.violation) < FEASIBLE
         ):
             return
+
+
+def _trusted(scaled: _Scaled) -> None:
+    """Go on from the best point in a box of trust, which neither asks a kink for more than there is nor trusts it."""
+    from . import optimise_batch
+
+    def evaluate(z: np.ndarray, _) -> optimise_batch.Evaluations:
+        found = [scaled.at(one).found for one in z]
+        objective, slope, margins, jacobian = (np.stack([one[k] for one in found]) for k in range(4))
+        return optimise_batch.Evaluations(objective, slope * scaled.span, margins, jacobian * scaled.span)
+
+    zero = np.zeros(len(scaled.span))
+    optimise_batch.minimise(evaluate, scaled.best.z[None], zero, zero + 1, scaled.problem.groups)
 
 
 def _slsqp(start, objective, constraints, bounds) -> np.ndarray:

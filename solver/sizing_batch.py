@@ -32,7 +32,8 @@ class SizedBatch:
         objective: (n,) in the figure's unit.
         constraints: Names of the constraints.
         margins: (n, constraints) the least of each.
-        worth: (n, constraints) what one unit of it is worth, in the objective's unit; 0 where it does not bind.
+        worth: (n, constraints) what one unit of it is worth, in the objective's unit; 0 where it does not bind, NaN
+            where the search has not converged.
         solutions: All that the search knows.
         wall: Seconds: all, compile, run.
     """
@@ -111,7 +112,7 @@ def search_batch(
     for group in range(len(task.constraints)):
         of = task.groups == group
         margins[:, group] = found.found.margins[:, of].min(axis=1)
-        worth[:, group] = found.multipliers[:, of].sum(axis=1)
+        worth[:, group] = np.where(found.converged, found.multipliers[:, of].sum(axis=1), np.nan)
     return SizedBatch(
         dict(fixed),
         tuple(task.names),

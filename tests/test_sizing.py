@@ -72,6 +72,15 @@ def test_rows_that_take_over_from_each_other_do_not_stall_the_search(seed):
     assert here.objective == pytest.approx(dual, rel=1e-4)
 
 
+def test_where_slsqp_stalls_a_box_of_trust_goes_on(monkeypatch):
+    C, price, low, high = kinks(0)
+    problem, start = Problem(of_rows(C, price), low, high, np.zeros(200, int)), np.full(6, 3.0)
+    expected = optimise.minimise(problem, start)
+    monkeypatch.setattr(optimise, "_slsqp", lambda start, *_: start)
+    found = optimise.minimise(problem, start)
+    assert found.converged and found.found.objective == pytest.approx(expected.found.objective, rel=1e-5)
+
+
 def test_an_infeasible_problem_ends_where_the_worst_violation_is_least():
     """x >= 1 and x <= 0 at once, the second with three times the slope: both are missed alike after scaling."""
 
