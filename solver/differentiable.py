@@ -462,7 +462,14 @@ def _of_rows(params, loads, record) -> tuple[dict[str, _Extreme], dict[str, jax.
     weight = loads.dt / jnp.sum(loads.dt, 0)[None]
     kw = {
         name: getattr(record, name) / 1e3
-        for name in ("array_available", "payload_asked", "payload_power", "payload_curtailed", "unmet")
+        for name in (
+            "array_available",
+            "payload_asked",
+            "payload_throttled",
+            "payload_power",
+            "payload_curtailed",
+            "unmet",
+        )
     }
 
     def mean(series):
@@ -503,8 +510,13 @@ def _of_rows(params, loads, record) -> tuple[dict[str, _Extreme], dict[str, jax.
         extremes["state of charge"] = _Extreme(100 * (cell.soc_max[None] - depth / cell.capacity[None]), -1)
         extremes["recharge"] = _Extreme(recharge / build.KILOWATT_HOUR, -1)
         extremes["discharge power"] = extremes["power shed"]
-    means = {"delivered": mean(kw["payload_power"]), "asked": mean(kw["payload_asked"])}
-    return extremes, means | {"made": mean(kw["array_available"])}
+    means = {
+        "delivered": mean(kw["payload_power"]),
+        "uncurtailed": mean(kw["payload_asked"] - kw["payload_throttled"]),
+        "asked": mean(kw["payload_asked"]),
+        "made": mean(kw["array_available"]),
+    }
+    return extremes, means
 
 
 def _net_power(params, record) -> jax.Array:

@@ -25,11 +25,14 @@ class Sloped(NamedTuple):
     Attributes:
         figures: By name, (designs,) and (designs, k).
         rows: By name, of those asked for, (designs, rows) and (designs, rows, k).
+        uncurtailed: As `figures`, with the compute that would be delivered if power curtailed none. It is the same
+            where the limits of power hold; what is delivered has a kink just there.
         failed: (designs,) whether a row has no finite answer; its numbers mean nothing.
     """
 
     figures: dict[str, tuple[np.ndarray, np.ndarray]]
     rows: dict[str, tuple[np.ndarray, np.ndarray]]
+    uncurtailed: dict[str, tuple[np.ndarray, np.ndarray]]
     failed: np.ndarray
 
 
@@ -98,14 +101,16 @@ class Slopes:
         unit = jnp.eye(x.shape[1], dtype=x.dtype)[entries]
 
         def figures(x, found):
-            return model.figured(x, found | {"status": status})
+            found = found | {"status": status}
+            uncurtailed = found | {"delivered": found["uncurtailed"]} if "uncurtailed" in found else found
+            return *model.figured(x, found), model.figured(x, uncurtailed)[0]
 
         def with_slope(tangent, of_rows):
             direction = (jnp.broadcast_to(tangent[None], x.shape), of_rows)
             return jax.jvp(figures, (x, found), direction)
 
         values, slopes = jax.vmap(with_slope, out_axes=(None, -1))(unit, by_entry)
-        wanted = (model.figures, [name for name in self._rows if name in values[1]])
+        wanted = model.figures, [name for name in self._rows if name in values[1]], model.figures
         pairs = (
             {name: (value[name], slope[name]) for name in names}
             for names, value, slope in zip(wanted, values, slopes)

@@ -190,7 +190,7 @@ class Plates:
             for level in ("hot", "cold")
             for epoch in EPOCHS
         )
-        F, limit = differentiable.Figure, SimpleNamespace(name="chip hottest")
+        F, limit = differentiable.Figure, SimpleNamespace(name="chip hottest", of_power=False)
         self.figures = {
             one.name: one
             for one in (
@@ -640,6 +640,18 @@ def test_a_satellite_is_sized_and_its_family_with_it(small):
         np.testing.assert_allclose(
             slopes[:, i], (up.margins - down.margins) / (2 * step[i]), rtol=1e-3, atol=1e-3
         )
+    # With half the battery the floor curtails: that compute counts all the same where the limits of power must hold,
+    # so that the most of it has no kink where they begin to bind.
+    starved = again.slopes((again.start * [1.0, 0.5])[None])
+    delivered, judged = (which["delivered_compute"][0] for which in (starved.figures, starved.uncurtailed))
+    asked = delivered / starved.figures["compute_percent"][0] * 100
+    assert delivered < 0.999 * asked
+    np.testing.assert_allclose(judged, asked, rtol=1e-9)
+    held = again.slopes(again.start[None] * 1.001)
+    for one, other in zip(
+        held.uncurtailed["delivered_compute"], held.figures["delivered_compute"], strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
     family = sizing_batch.size_batch(small, {"orbit.altitude_km": np.array([600.0, 650.0, 700.0])})
     assert family.feasible.all() and family.converged.all()
     assert family.objective[1] == pytest.approx(told["objective"]["optimum"], rel=1e-4)
