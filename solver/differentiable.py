@@ -237,26 +237,34 @@ class Differentiable:
         x = jnp.asarray(x, self.dtype)
         return self.figured(x, self.solved(x))
 
-    def solved(self, x: jax.Array) -> dict[str, jax.Array]:
-        """What `figured` needs of each row, (designs, rows); a row knows only the entries of its own epoch."""
+    def solved(self, x: jax.Array, varied: Mapping[int, jax.Array] | None = None) -> dict[str, jax.Array]:
+        """What `figured` needs of each row, (designs, rows); a row knows only the entries of its own epoch.
+
+        Args:
+            x: (designs, k).
+            varied: Entries, (designs,) each, in place of those of x. A derivative by these alone does not look at
+                what follows from the others, such as an orbit's loads.
+        """
         count = x.shape[0]
-        found = self._solve(self._built(x))
+        found = self._solve(self._built(x, varied))
         return {name: value[: count * len(self.places)].reshape(count, -1) for name, value in found.items()}
 
     # -------------------------------------------------------------------------------------------- designs
 
-    def _built(self, x: jax.Array) -> list[Any]:
+    def _built(self, x: jax.Array, varied: Mapping[int, jax.Array] | None = None) -> list[Any]:
         """Revolutions, parameters and start of all rows of all designs, rows first."""
+        columns = {i: x[:, i] for i in range(x.shape[1])} | dict(varied or {})
+        by_epoch = [jnp.stack([columns[i] for i in entries], 1) for entries in self._column.tolist()]
         parts = []
         for case, occasions, epoch in zip(self._cases, self._occasions, self._epoch):
-            # (designs, rows, keys)
-            values = x[:, self._column.T[epoch]]
 
-            def one(value, occasion, case=case):
-                varied = key_names.put(case, dict(zip(self._keys, value)))
-                return build.build_row(varied, occasion, self.dtype)
+            def one(_, values, occasion, case=case):
+                changed = key_names.put(case, dict(zip(self._keys, values)))
+                return build.build_row(changed, occasion, self.dtype)
 
-            parts.append(jax.vmap(jax.vmap(one), in_axes=(0, None))(values, occasions))
+            # (designs, rows) of each key.
+            values = [value[:, epoch] for value in by_epoch]
+            parts.append(jax.vmap(jax.vmap(one, (None, 0, 0)), (0, 0, None))(x, values, occasions))
         rows = x.shape[0] * len(self.places)
         short = -rows % jax.local_device_count()
 

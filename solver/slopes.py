@@ -88,12 +88,14 @@ class Slopes:
         model, entries = self.model, self._entries
         tangents, belongs = _tangents(model, entries)
 
-        def solved(x):
-            found = model.solved(x)
+        def solved(*columns):
+            found = model.solved(x, dict(zip(entries.tolist(), columns)))
             return {name: value for name, value in found.items() if name != "status"}, found["status"]
 
         def along(tangent):
-            return jax.jvp(solved, (x,), (jnp.broadcast_to(tangent[None], x.shape),), has_aux=True)
+            columns = tuple(x[:, i] for i in entries)
+            dots = tuple(jnp.full_like(column, 1) * tangent[i] for i, column in zip(entries, columns))
+            return jax.jvp(solved, columns, dots, has_aux=True)
 
         found, by_key, status = jax.vmap(along, out_axes=(None, 0, None))(jnp.asarray(tangents, x.dtype))
         key, rows = belongs

@@ -210,7 +210,9 @@ class Plates:
         values = x[:, np.array(columns)] if columns else jnp.full((len(x), 1), default)
         return jnp.broadcast_to(values, (len(x), len(EPOCHS)))
 
-    def solved(self, x):
+    def solved(self, x, varied):
+        for i, column in varied.items():
+            x = x.at[:, i].set(column)
         area, demand = self.entry(x, "radiator.area_m2", 30.0), self.entry(x, "payload.demand", 1.0)
         heat = HEAT * self.entry(x, "payload.power_kw", 18.0) / 18.0 * demand / (EMITTANCE * SIGMA * area)
         T = (heat[:, None] + jnp.asarray(SINK**4)[None]) ** 0.25
