@@ -172,7 +172,7 @@ def _sloped(T, T_dot, emission, emission_dot):
 
 def _near(block: Block, A, i, axis: int = 0):
     """Line i and those before and after it."""
-    return [block.line(A, k, axis) for k in (i, i - 1, i + 1)]
+    return block.line(A, i, axis), block.line(A, i - 1, axis), block.line(A, i + 1, axis)
 
 
 def _inflow(block: Block, g, i, near):

@@ -286,7 +286,8 @@ def _means_of_lines(line, shape):
     """Means over the sheet of both parts of `line`(i)."""
     n, m, _ = shape
     totals = lax.fori_loop(1, n, lambda i, sums: jax.tree.map(jnp.add, sums, line(i)), line(0))
-    return tuple(line_sum(total) / (n * m) for total in totals)
+    first, second = (line_sum(total) / (n * m) for total in totals)
+    return first, second
 
 
 @means.defjvp
