@@ -36,8 +36,8 @@ from .run import orbit_mean
 HOURS_A_YEAR = 8766.0
 # On the distance to the periodic orbit [K]: what a difference quotient, or a line search, cannot see.
 TOLERANCE = {"float32": 5e-3, "float64": 1e-5}
-# A forward pass costs about as much for each key as a third of what a reverse pass costs for each figure.
-REVERSE_COST = 3
+# Of a reverse pass for one figure over a forward one for one key: 4.7 and 3.6 solutions (bench/bench_gradient.py).
+REVERSE_COST = 1.3
 # Keys whose value may be another at each epoch: what is asked of a satellite, not what it is.
 BY_EPOCH = ("payload.power_kw", "payload.demand", "payload.eclipse_demand", "payload.windows.")
 

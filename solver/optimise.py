@@ -331,7 +331,7 @@ def _rounds(scaled: _Scaled) -> None:
 
 
 def _trusted(scaled: _Scaled) -> None:
-    """Go on from the best point in a box of trust, which neither asks a kink for more than there is nor trusts it."""
+    """Go on from the best point in a box of trust, which shrinks where slopes promise more than there is."""
     from . import optimise_batch
 
     def evaluate(z: np.ndarray, _) -> optimise_batch.Evaluations:

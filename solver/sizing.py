@@ -278,6 +278,10 @@ class Task:
             places = list(model.places) if model.figures[one.figure].of_rows else [None]
             self.groups = np.append(self.groups, np.full(len(places), i))
             self.places += places
+        # Where all limits of power must hold, compute counts as if nothing were curtailed.
+        limits = [one.limit for one in model.figures.values() if one.limit is not None]
+        ignored = any(limit.of_power and limit.name in self.spec.ignore for limit in limits)
+        self._judged = "figures" if ignored else "uncurtailed"
         self.sensitive = False
 
     def problem(self) -> Problem:
@@ -300,7 +304,7 @@ class Task:
         The objective is infinite where a row has no periodic state.
         """
         found = self.slopes(full)
-        value, slope = self._figures(found)[self.objective.figure]
+        value, slope = getattr(found, self._judged)[self.objective.figure]
         self.sensitive |= bool(np.any(slope != 0))
         sign = -self.objective.better
         rows = [self._rows(found, one) for one in self.constraints]
@@ -323,14 +327,8 @@ class Task:
         if self.model.figures[one.figure].of_rows:
             values, slopes = found.rows[one.figure]
         else:
-            values, slopes = (part[:, None] for part in self._figures(found)[one.figure])
+            values, slopes = (part[:, None] for part in getattr(found, self._judged)[one.figure])
         return one.sign * (values - one.bound), one.sign * slopes
-
-    def _figures(self, found: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Those to judge by: where all limits of power must hold, compute counts as if nothing were curtailed."""
-        limits = [one.limit for one in self.model.figures.values() if one.limit is not None]
-        ignored = any(limit.of_power and limit.name in self.spec.ignore for limit in limits)
-        return found.figures if ignored else found.uncurtailed
 
     def insensitive(self) -> str:
         """What is said where no variable changes the objective."""
