@@ -260,7 +260,7 @@ def test_command_shows_writes_and_names_the_rest(case_file, tmp_path):
         assert words in result.output
     (told,) = json.loads((tmp_path / "s" / "sensitivity.json").read_text())["figures"]
     # Where the environment is set by name its numbers do not vary.
-    assert not [one for one in told["keys"] if one["key"] in sensitivity.LEVEL_KEYS]
+    assert not [one for one in told["keys"] if one["key"] in keys.OF_LEVEL]
     assert told["at"]["condition"] == "hot"
 
 
