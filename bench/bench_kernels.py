@@ -298,13 +298,13 @@ def test_payload(benchmark, dtype):
 
 def test_tridiagonal(benchmark, dtype):
     """Peer: LAPACK's gtsv, one system after the other, called from Python on 256 rows to hide the call."""
-    from scipy.linalg import lapack
+    from scipy.linalg import get_lapack_funcs
 
     n, draw = 256, Draw(REVOLUTIONS, dtype)
     lower, upper = draw(-1, -0.5, n), draw(-1, -0.5, n)
     diag, rhs = draw(2.1, 3.0, n), draw(-1, 1, n)
     columns = [np.ascontiguousarray(np.asarray(a).T) for a in (lower, diag, upper, rhs)]
-    gtsv = lapack.sgtsv if dtype == jnp.float32 else lapack.dgtsv
+    (gtsv,) = get_lapack_funcs(("gtsv",), columns)
 
     def peer():
         for low, mid, up, b in zip(*columns):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dawndusk.solver import case as cases
-from dawndusk.solver import tle
+from dawndusk.solver import schema, tle
 from plate import SECTION
 
 ROOT = Path(__file__).parent.parent
@@ -273,6 +273,7 @@ def tle_case(folder: Path, text: str) -> Path:
 def test_tle_file_lies_beside_the_case(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     case = cases.load(tle_case(tmp_path, f"NAME A\n{L1}\n{L2}\n"))
+    assert isinstance(case.orbit, schema.TleOrbit)
     assert case.orbit.lines == ("NAME A", L1, L2)
 
 
@@ -356,6 +357,7 @@ def test_bad_tle_line_is_named(tmp_path, text, message):
     assert refusal(tle_case(tmp_path, text)).splitlines()[0].startswith(f"fleet.tle: {message}")
     good = "\n".join(line for one in TLES[1:4] for line in (one["l1"], one["l2"]))
     case = cases.load(tle_case(tmp_path, f"{text}{good}\n"))
+    assert isinstance(case.orbit, schema.TleOrbit)
     sets, wrong = tle.parse(case.orbit.lines)
     assert [one.line1 for one in sets] == [one["l1"] for one in TLES[1:4]]
     assert not text or wrong[0].startswith(message)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dawndusk.solver import build, summary
+from dawndusk.solver import build, schema, summary
 from dawndusk.solver import case as cases
 from dawndusk.solver.run import Solver, Walls, run
 
@@ -215,4 +215,5 @@ def test_sunrise_thins_and_keeps_its_rows_distinct(solved):
     assert outcome.rows == 6
     assert len(set(outcome.scalars["panel_mean_c"])) == 6
     orbit = cases.load("project_sunrise").orbit
+    assert isinstance(orbit, schema.WalkerOrbit)
     assert orbit.planes * orbit.satellites_per_plane == 1000

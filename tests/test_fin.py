@@ -369,7 +369,7 @@ def test_manufactured_steady_state_is_second_order():
 
 
 def absorbed_heat(T, loads, fin):
-    rows = sum(np.broadcast_to(q, T.shape) for q in loads.absorbed)
+    rows = np.sum([np.broadcast_to(q, T.shape) for q in loads.absorbed], axis=0)
     return rows.sum(axis=0) * np.asarray(fin.cell)
 
 

@@ -48,7 +48,7 @@ def call(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         # What the command sets up would have the next test compile its programs again.
         patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)  # pyright: ignore
         result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
