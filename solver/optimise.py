@@ -15,7 +15,7 @@ stationary, whatever the optimiser claims. SLSQP is Kraft, DFVLR-FB 88-28 (1988)
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ STATIONARY = 1e-3  # of the objective's slope, that no active constraint balance
 PRECISION, ITERATIONS = 1e-8, 60  # of SLSQP: change of the scaled objective, and iterations of one call
 ROUNDS = 4  # of SLSQP with rows chosen anew
 CALLS = 200  # of the model in one search
-FIRST = 120  # of them by SLSQP, before another way is tried
+FIRST = 60  # of them by SLSQP, before another way is tried
 WORSE = 1e4  # scaled objective and violation where the model has no finite answer
 
 
@@ -232,13 +232,14 @@ class _Scaled:
             # A margin that nothing changes here, such as a battery's that is not drawn on, may bind elsewhere.
             self.units[group] = longest or largest or 1.0
         self.row_units, self.allowed = self.units[problem.groups], CALLS
-        self.best = self.last = _Point(z, found, self._violation(found))
+        self.best = self.last = _Point(z, found, self.violation(found))
+        self.kink: tuple[_Point, Optimality] | None = None
         self._note(found)
 
     def _length(self, slopes: np.ndarray) -> np.ndarray:
         return np.linalg.norm(slopes * self.span, axis=1)
 
-    def _violation(self, found: Evaluation) -> float:
+    def violation(self, found: Evaluation) -> float:
         return float(np.max(-found.margins / self.row_units, initial=0.0))
 
     def _note(self, found: Evaluation) -> None:
@@ -255,7 +256,7 @@ class _Scaled:
             raise _Spent
         found = self.problem.evaluate(self.problem.low + z * self.span)
         self._note(found)
-        self.last = _Point(z, found, self._violation(found) if found.finite else WORSE)
+        self.last = _Point(z, found, self.violation(found) if found.finite else WORSE)
         if self.better(self.last, self.best):
             self.best = self.last
         return self.last
@@ -305,6 +306,9 @@ class _Scaled:
         return point.found.margins / self.row_units <= ACTIVE
 
     def optimality(self, point: _Point) -> Optimality:
+        """There; at a kink with the slopes to its sides, where a search has found them."""
+        if self.kink is not None and point is self.kink[0]:
+            return self.kink[1]
         low, high = point.z <= AT_BOUND, point.z >= 1 - AT_BOUND
         return optimality(point.found, self.active(point), low, high, self.span, self.unit)
 
@@ -340,7 +344,13 @@ def _trusted(scaled: _Scaled) -> None:
         return optimise_batch.Evaluations(objective, slope * scaled.span, margins, jacobian * scaled.span)
 
     zero = np.zeros(len(scaled.span))
-    optimise_batch.minimise(evaluate, scaled.best.z[None], zero, zero + 1, scaled.problem.groups)
+    ended = optimise_batch.minimise(evaluate, scaled.best.z[None], zero, zero + 1, scaled.problem.groups)
+    (at,) = ended.optimality
+    if at is not None and at.stationary:
+        objective, slope, margins, jacobian = (part[0] for part in ended.found)
+        found = Evaluation(float(objective), slope / scaled.span, margins, jacobian / scaled.span)
+        scaled.best = _Point(ended.x[0], found, scaled.violation(found))
+        scaled.kink = scaled.best, replace(at, low=at.low / scaled.span, high=at.high / scaled.span)
 
 
 def _slsqp(start, objective, constraints, bounds) -> np.ndarray:

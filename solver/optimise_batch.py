@@ -6,7 +6,13 @@ rows enter one by one, as in `optimise`. The merit is the objective and, times a
 worst violation, so that a problem without a feasible point ends where that is least; a step that does not improve it
 is corrected for the curvature of its constraints before the box shrinks (Fletcher, Practical Methods of Optimization,
 2nd ed., 1987, section 14.4). The Hessian of the Lagrangian is Powell's damped update of BFGS (Nocedal and Wright,
-2006, procedure 18.2). Multipliers and what is left of the slope are those of `optimise.optimality`.
+2006, procedure 18.2).
+
+A row may have kinks of its own, where a battery charges no faster say, and optima often lie there. The last points
+therefore count with their slopes too, as in a bundle method (Schramm and Zowe, SIAM J. Optimization 2 (1992) 121): a
+step that was refused leaves the slopes beyond the kink. Where a plane of the past lies below the row itself, which
+is not concave then, it is lifted by as much above it. Multipliers and what is left of the slope are those of
+`optimise.optimality`, with the slopes to all sides of a kink.
 """
 
 from collections.abc import Callable
@@ -14,14 +20,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .optimise import ACTIVE, AT_BOUND, FEASIBLE, STATIONARY, WORSE, optimality
+from .optimise import ACTIVE, AT_BOUND, FEASIBLE, WORSE, Evaluation, Optimality, optimality
 from .quadratic import minimum
 
 NEAREST = 8  # rows of a group that enter one by one
+POINTS, BENT = 8, 2  # of the past that are kept, and rows of a group that count with their slopes there
+NEAR = 1e-3  # share of the variables' ranges within which slopes are those to another side of a kink
 ITERATIONS = 60
 GAIN = 1e-9  # promised scaled gain at which a problem is solved
 BOX, SMALLEST_BOX, LARGEST_BOX = 0.25, 1e-7, 1.0  # of trust
 PENALTY, LARGEST_PENALTY = 1.0, 1e6  # of the scaled violation
+STEEPEST = 10.0  # scaled curvature that counts
 ACCEPTED, GOOD = 0.1, 0.75  # share of the promised gain that a step, and a larger box, need
 
 
@@ -46,8 +55,7 @@ class Solutions(NamedTuple):
     Attributes:
         x: (n, k).
         found: There.
-        multipliers: (n, m) of the rows of margins, in the objective's unit for one of theirs; 0 where infeasible.
-        residual: (n,) share of the objective's slope that nothing active balances; NaN where infeasible.
+        optimality: (n,) there; None where infeasible.
         violation: (n,) largest scaled one.
         feasible, converged: (n,).
         calls: (n,) evaluations.
@@ -55,8 +63,7 @@ class Solutions(NamedTuple):
 
     x: np.ndarray
     found: Evaluations
-    multipliers: np.ndarray
-    residual: np.ndarray
+    optimality: tuple[Optimality | None, ...]
     violation: np.ndarray
     feasible: np.ndarray
     converged: np.ndarray
@@ -112,6 +119,7 @@ def minimise(
     box, penalty = np.full(n, BOX), np.full(n, PENALTY)
     # Of a step that was refused: what its linear constraints had missed, and what it had promised.
     missed, promise = np.zeros_like(here.margins), np.full(n, np.nan)
+    past, refused = _Past(z, here), np.zeros(n, int)
     open_, calls = good.copy(), np.ones(n, int)
     for _ in range(ITERATIONS):
         which = np.flatnonzero(open_)
@@ -119,9 +127,9 @@ def minimise(
         if len(which) == 0:
             break
         now = _of(here, which)
-        rows = _nearest(now.margins, groups)
+        rows, values, slopes, _ = _planes(now, missed[which], z[which], past, which, groups)
         step, weights, left = _step(
-            now, missed[which], rows, z[which], hessian[which], box[which], penalty[which]
+            now.slope, values, slopes, z[which], hessian[which], box[which], penalty[which]
         )
         again = np.isfinite(promise[which])
         worst = _violation(now.margins)
@@ -138,7 +146,9 @@ def minimise(
         if len(trying) == 0:
             continue
         tried = which[trying]
-        heavier = np.minimum(2 * weights[trying].sum(axis=1), LARGEST_PENALTY)
+        total = weights[trying].sum(axis=1)
+        # Multipliers as large as the penalty are those of constraints that the step cannot meet.
+        heavier = np.where(total < 0.99 * penalty[tried], np.minimum(2 * total, LARGEST_PENALTY), 0.0)
         penalty[tried] = np.maximum(penalty[tried], heavier)
         there_z = np.clip(z[tried] + step[trying], 0, 1)
         there = scaled(evaluate(low + there_z * span, tried), tried)
@@ -149,26 +159,31 @@ def minimise(
         accepted = gained > ACCEPTED * promised[trying]
         widen = accepted & (gained > GOOD * promised[trying]) & (reached > 0.9 * box[tried])
         box[tried] = np.where(widen, np.minimum(2 * box[tried], LARGEST_BOX), box[tried])
-        # A step is first corrected for the curvature of its constraints, then shortened.
-        second = ~accepted & ~again[trying] & (there.objective < WORSE)
+        # A step is first corrected for the curvature of its constraints, then shortened until one is accepted.
+        finite = there.objective < WORSE
+        refused[tried] = np.where(accepted, 0, refused[tried] + 1)
+        second = (refused[tried] == 1) & finite
         shorter = ~accepted & ~second
-        box[tried[shorter]] = reached[shorter] / 4
+        box[tried[shorter]] = reached[shorter] / 2
         bent = there.margins - now.margins[trying]
         bent -= np.einsum("nmk,nk->nm", now.jacobian[trying], step[trying])
         missed[tried] = np.where(second[:, None], bent, 0.0)
         promise[tried] = np.where(second, promised[trying], np.nan)
         moved, taken = tried[accepted], trying[accepted]
         pair = (_of(now, taken), _of(there, accepted))
-        slopes = (
+        lagrangian = (
             one.slope - np.einsum("nm,nmk->nk", weights[taken], _taken(one.jacobian, rows[taken]))
             for one in pair
         )
-        hessian[moved] = _updated(hessian[moved], there_z[accepted] - z[moved], *slopes)
+        hessian[moved] = _updated(hessian[moved], there_z[accepted] - z[moved], *lagrangian)
+        past.keep(moved, z[moved], pair[0])
+        useful = ~accepted & finite
+        past.keep(tried[useful], there_z[useful], _of(there, useful))
         z[moved] = there_z[accepted]
         for part, new in zip(here, there):
             part[moved] = new[accepted]
         open_[tried[box[tried] < SMALLEST_BOX]] = False
-    return _concluded(low + z * span, z, here, unit, units, span, good, calls)
+    return _concluded(low, span, z, here, past, groups, unit, units, good, calls)
 
 
 def _of(found: Evaluations, which: np.ndarray) -> Evaluations:
@@ -176,43 +191,87 @@ def _of(found: Evaluations, which: np.ndarray) -> Evaluations:
 
 
 def _violation(margins: np.ndarray) -> np.ndarray:
-    return np.max(-margins, axis=1, initial=0.0)
+    """(n,) largest, but for what counts as none: a penalty would make that weigh more than any gain."""
+    return np.max(-margins - FEASIBLE / 2, axis=1, initial=0.0)
 
 
-def _nearest(margins: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n, rows) the rows of each group with the least margins."""
-    chosen = []
+class _Past:
+    """Of n problems the last POINTS points and the rows there: z (n, POINTS, k), margins (.., m), slopes (.., m, k)."""
+
+    def __init__(self, z: np.ndarray, found: Evaluations):
+        self.z, self.margins, self.jacobian = (
+            np.repeat(part[:, None], POINTS, axis=1) for part in (z, found.margins, found.jacobian)
+        )
+        self._kept = np.zeros(len(z), int)
+
+    def keep(self, which: np.ndarray, z: np.ndarray, found: Evaluations) -> None:
+        """Points z (p, k) of problems (p,), in place of the oldest."""
+        slot = self._kept[which] % POINTS
+        self.z[which, slot], self.margins[which, slot] = z, found.margins
+        self.jacobian[which, slot] = found.jacobian
+        self._kept[which] += 1
+
+
+def _planes(
+    now: Evaluations, missed: np.ndarray, z: np.ndarray, past: _Past, which: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Linear models of the nearest rows at points z (p, k) of problems (p,): those there and those of the past.
+
+    Those there are corrected by what they have `missed`, (p, m).
+
+    Returns:
+        (p, planes) the row of each, its value at z, its slope (.., k), and whether it is of a point near z.
+    """
+    nearest, bent = [], []
     for group in np.unique(groups):
         of = np.flatnonzero(groups == group)
-        order = np.argsort(margins[:, of], axis=1, kind="stable")[:, :NEAREST]
-        chosen.append(of[order])
-    return np.concatenate(chosen, axis=1) if chosen else np.zeros((len(margins), 0), int)
+        order = of[np.argsort(now.margins[:, of], axis=1, kind="stable")]
+        nearest.append(order[:, :NEAREST])
+        bent.append(order[:, :BENT])
+    n, k = z.shape
+    if not nearest:
+        return np.zeros((n, 0), int), np.zeros((n, 0)), np.zeros((n, 0, k)), np.zeros((n, 0), bool)
+    rows, bent = np.concatenate(nearest, axis=1), np.concatenate(bent, axis=1)
+    each, point = which[:, None, None], np.arange(POINTS)[None, :, None]
+    slopes = past.jacobian[each, point, bent[:, None]]
+    away = z[:, None] - past.z[which]
+    value = past.margins[each, point, bent[:, None]] + np.einsum("npmk,npk->npm", slopes, away)
+    actual = _taken(now.margins, bent)[:, None]
+    value = actual + np.abs(value - actual)
+    near = np.broadcast_to((np.abs(away).max(axis=2) <= NEAR)[..., None], value.shape)
+    return (
+        np.concatenate([rows, *np.repeat(bent[:, None], POINTS, axis=1).swapaxes(0, 1)], axis=1),
+        np.concatenate([_taken(now.margins + missed, rows), value.reshape(n, -1)], axis=1),
+        np.concatenate([_taken(now.jacobian, rows), slopes.reshape(n, -1, k)], axis=1),
+        np.concatenate([np.ones(rows.shape, bool), near.reshape(n, -1)], axis=1),
+    )
 
 
 def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, rows.reshape(*rows.shape, *[1] * (values.ndim - 2)), axis=1)
 
 
-def _step(now, missed, rows, z, hessian, box, penalty) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps (n, k), multipliers of the rows, and the violation (n,) that the linear constraints leave."""
+def _step(slope, margins, slopes, z, hessian, box, penalty) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps (n, k), multipliers of the planes, and the violation (n,) that these leave."""
     n, k = z.shape
-    margins, slopes = _taken(now.margins + missed, rows), _taken(now.jacobian, rows)
     m = margins.shape[1]
+    # A violation that counts as none stays as it is: to undo it would cost more than there is to gain.
+    wanted = np.where(margins < 0, np.minimum(margins + FEASIBLE / 2, 0), margins)
     # Unknowns: the step and the violation. Rows: constraints, both sides of the box, violation >= 0.
     B = np.zeros((n, k + 1, k + 1))
     B[:, :k, :k] = hessian
-    g = np.concatenate([now.slope, penalty[:, None]], axis=1)
+    g = np.concatenate([slope, penalty[:, None]], axis=1)
     A = np.zeros((n, m + 2 * k + 1, k + 1))
     A[:, :m, :k], A[:, :m, k] = slopes, 1
     A[:, m : m + k, :k], A[:, m + k : m + 2 * k, :k] = np.eye(k), -np.eye(k)
     A[:, -1, k] = 1
     down, up = np.minimum(box[:, None], z), np.minimum(box[:, None], 1 - z)
     # A variable at its bound may not leave the program without an interior.
-    b = np.concatenate([margins, down, up, np.zeros((n, 1))], axis=1)
+    b = np.concatenate([wanted, down, up, np.zeros((n, 1))], axis=1)
     b[:, m : m + 2 * k] += 1e-12
     found = minimum(B, g, A, b)
     step = np.clip(found.d[:, :k], -down, up)
-    left = np.max(-(margins + np.einsum("nmk,nk->nm", slopes, step)), axis=1, initial=0.0)
+    left = _violation(margins + np.einsum("nmk,nk->nm", slopes, step))
     return step, found.multipliers[:, :m], left
 
 
@@ -221,6 +280,10 @@ def _updated(B: np.ndarray, s: np.ndarray, before: np.ndarray, after: np.ndarray
     y = after - before
     Bs = np.einsum("nij,nj->ni", B, s)
     sBs, sy = np.einsum("ni,ni->n", s, Bs), np.einsum("ni,ni->n", s, y)
+    # Slopes that differ by a kink are no curvature.
+    bend = sy / np.maximum(np.einsum("ni,ni->n", s, s), 1e-300)
+    share = STEEPEST / np.maximum(bend, STEEPEST)
+    y, sy = share[:, None] * y, share * sy
     damped = sy < 0.2 * sBs
     share = np.where(damped, 0.8 * sBs / np.where(damped, sBs - sy, 1.0), 1.0)
     r = share[:, None] * y + (1 - share[:, None]) * Bs
@@ -234,23 +297,24 @@ def _updated(B: np.ndarray, s: np.ndarray, before: np.ndarray, after: np.ndarray
     return np.where(some[:, None, None], new, B)
 
 
-def _concluded(x, z, here, unit, units, span, good, calls) -> Solutions:
+def _concluded(low, span, z, here, past, groups, unit, units, good, calls) -> Solutions:
     """With multipliers, in the problems' own units."""
-    n, m = here.margins.shape
+    n, k = z.shape
     found = Evaluations(
         here.objective * unit,
         here.slope * unit[:, None] / span,
         here.margins * units,
         here.jacobian * units[..., None] / span,
     )
-    violation = _violation(here.margins)
+    violation = np.max(-here.margins, axis=1, initial=0.0)
     feasible = good & (violation <= FEASIBLE)
-    multipliers, residual = np.zeros((n, m)), np.full(n, np.nan)
+    rows, values, slopes, near = _planes(here, np.zeros_like(here.margins), z, past, np.arange(n), groups)
+    ended: list[Optimality | None] = [None] * n
     for i in np.flatnonzero(feasible):
-        one = Evaluations(*(part[i] for part in here))
-        at = optimality(
-            one, one.margins <= ACTIVE, z[i] <= AT_BOUND, z[i] >= 1 - AT_BOUND, np.ones(len(span)), 1.0
-        )
-        multipliers[i], residual[i] = at.rows * unit[i] / units[i], at.residual
-    converged = feasible & (np.nan_to_num(residual, nan=np.inf) <= STATIONARY)
-    return Solutions(x, found, multipliers, residual, violation, feasible, converged, calls)
+        one = Evaluation(here.objective[i], here.slope[i], values[i], slopes[i])
+        at_bounds = z[i] <= AT_BOUND, z[i] >= 1 - AT_BOUND
+        at = optimality(one, near[i] & (values[i] <= ACTIVE), *at_bounds, np.ones(k), 1.0)
+        of_rows = np.bincount(rows[i], at.rows, len(groups)) * unit[i] / units[i]
+        ended[i] = Optimality(of_rows, at.low * unit[i] / span, at.high * unit[i] / span, at.residual)
+    converged = np.array([one is not None and one.stationary for one in ended])
+    return Solutions(low + z * span, found, tuple(ended), violation, feasible, converged, calls)

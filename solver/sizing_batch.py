@@ -108,11 +108,12 @@ def search_batch(
     found = minimise(evaluate, start, task.low, task.high, task.groups, progress)
     if not task.sensitive:
         raise CaseError(task.insensitive())
-    margins, worth = (np.zeros((n, len(task.constraints))) for _ in range(2))
-    for group in range(len(task.constraints)):
-        of = task.groups == group
+    which = [task.groups == group for group in range(len(task.constraints))]
+    margins, worth = np.zeros((n, len(which))), np.full((n, len(which)), np.nan)
+    for group, of in enumerate(which):
         margins[:, group] = found.found.margins[:, of].min(axis=1)
-        worth[:, group] = np.where(found.converged, found.multipliers[:, of].sum(axis=1), np.nan)
+        for i in np.flatnonzero(found.converged):
+            worth[i, group] = found.optimality[i].rows[of].sum()
     return SizedBatch(
         dict(fixed),
         tuple(task.names),
