@@ -196,7 +196,7 @@ def _violation(margins: np.ndarray) -> np.ndarray:
 
 
 class _Past:
-    """Of n problems the last POINTS points and the rows there: z (n, POINTS, k), margins (.., m), slopes (.., m, k)."""
+    """Of n problems the last POINTS points, (n, POINTS, k), and the rows there with their slopes."""
 
     def __init__(self, z: np.ndarray, found: Evaluations):
         self.z, self.margins, self.jacobian = (
