@@ -25,6 +25,7 @@ from .quadratic import minimum
 
 NEAREST = 8  # rows of a group that enter one by one
 POINTS, BENT = 8, 2  # of the past that are kept, and rows of a group that count with their slopes there
+HELD = 1e-6  # multiplier of a plane that holds back a step
 NEAR = 1e-3  # share of the variables' ranges within which slopes are those to another side of a kink
 ITERATIONS = 60
 GAIN = 1e-9  # promised scaled gain at which a problem is solved
@@ -127,7 +128,7 @@ def minimise(
         if len(which) == 0:
             break
         now = _of(here, which)
-        rows, values, slopes, _ = _planes(now, missed[which], z[which], past, which, groups)
+        rows, values, slopes, own = _planes(now, missed[which], z[which], past, which, groups)
         step, weights, left = _step(
             now.slope, values, slopes, z[which], hessian[which], box[which], penalty[which]
         )
@@ -141,7 +142,11 @@ def minimise(
         raised &= penalty[which] < LARGEST_PENALTY
         penalty[which[raised]] *= 10
         solved = (promised <= GAIN) & ~raised & ~again
-        open_[which[solved]] = False
+        held = (weights[:, own:].reshape(len(which), POINTS, -1) > HELD).any(axis=2)
+        # What holds back the last step must be of this point: else it is forgotten, and tried again.
+        far = held & ~past.near(which, z[which]) & solved[:, None]
+        past.forget(which, far, z[which], now)
+        open_[which[solved & ~far.any(axis=1)]] = False
         trying = np.flatnonzero(~solved & ~raised)
         if len(trying) == 0:
             continue
@@ -176,9 +181,9 @@ def minimise(
             for one in pair
         )
         hessian[moved] = _updated(hessian[moved], there_z[accepted] - z[moved], *lagrangian)
-        past.keep(moved, z[moved], pair[0])
+        past.keep(moved, z[moved], pair[0], held[taken])
         useful = ~accepted & finite
-        past.keep(tried[useful], there_z[useful], _of(there, useful))
+        past.keep(tried[useful], there_z[useful], _of(there, useful), held[trying[useful]])
         z[moved] = there_z[accepted]
         for part, new in zip(here, there):
             part[moved] = new[accepted]
@@ -202,25 +207,36 @@ class _Past:
         self.z, self.margins, self.jacobian = (
             np.repeat(part[:, None], POINTS, axis=1) for part in (z, found.margins, found.jacobian)
         )
-        self._kept = np.zeros(len(z), int)
+        self._age = np.zeros((len(z), POINTS), int)
 
-    def keep(self, which: np.ndarray, z: np.ndarray, found: Evaluations) -> None:
-        """Points z (p, k) of problems (p,), in place of the oldest."""
-        slot = self._kept[which] % POINTS
+    def keep(self, which: np.ndarray, z: np.ndarray, found: Evaluations, held: np.ndarray) -> None:
+        """Points z (p, k) of problems (p,), in place of the oldest that do not hold back a step, held (p, POINTS)."""
+        slot = np.argmax(np.where(held, -1, self._age[which]), axis=1)
+        self._age[which] += 1
         self.z[which, slot], self.margins[which, slot] = z, found.margins
-        self.jacobian[which, slot] = found.jacobian
-        self._kept[which] += 1
+        self.jacobian[which, slot], self._age[which, slot] = found.jacobian, 0
+
+    def near(self, which: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """(p, POINTS) whether they lie near points z (p, k)."""
+        return np.abs(z[:, None] - self.z[which]).max(axis=2) <= NEAR
+
+    def forget(self, which: np.ndarray, slots: np.ndarray, z: np.ndarray, found: Evaluations) -> None:
+        """Points z (p, k) in place of those in some slots (p, POINTS)."""
+        i, slot = np.nonzero(slots)
+        self.z[which[i], slot], self.margins[which[i], slot] = z[i], found.margins[i]
+        self.jacobian[which[i], slot] = found.jacobian[i]
 
 
 def _planes(
     now: Evaluations, missed: np.ndarray, z: np.ndarray, past: _Past, which: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Linear models of the nearest rows at points z (p, k) of problems (p,): those there and those of the past.
 
     Those there are corrected by what they have `missed`, (p, m).
 
     Returns:
-        (p, planes) the row of each, its value at z, its slope (.., k), and whether it is of a point near z.
+        (p, planes) the row of each, its value at z, its slope (.., k), and how many are of z itself; the others
+        are of the past, point by point.
     """
     nearest, bent = [], []
     for group in np.unique(groups):
@@ -230,7 +246,7 @@ def _planes(
         bent.append(order[:, :BENT])
     n, k = z.shape
     if not nearest:
-        return np.zeros((n, 0), int), np.zeros((n, 0)), np.zeros((n, 0, k)), np.zeros((n, 0), bool)
+        return np.zeros((n, 0), int), np.zeros((n, 0)), np.zeros((n, 0, k)), 0
     rows, bent = np.concatenate(nearest, axis=1), np.concatenate(bent, axis=1)
     each, point = which[:, None, None], np.arange(POINTS)[None, :, None]
     slopes = past.jacobian[each, point, bent[:, None]]
@@ -238,12 +254,11 @@ def _planes(
     value = past.margins[each, point, bent[:, None]] + np.einsum("npmk,npk->npm", slopes, away)
     actual = _taken(now.margins, bent)[:, None]
     value = actual + np.abs(value - actual)
-    near = np.broadcast_to((np.abs(away).max(axis=2) <= NEAR)[..., None], value.shape)
     return (
         np.concatenate([rows, *np.repeat(bent[:, None], POINTS, axis=1).swapaxes(0, 1)], axis=1),
         np.concatenate([_taken(now.margins + missed, rows), value.reshape(n, -1)], axis=1),
         np.concatenate([_taken(now.jacobian, rows), slopes.reshape(n, -1, k)], axis=1),
-        np.concatenate([np.ones(rows.shape, bool), near.reshape(n, -1)], axis=1),
+        rows.shape[1],
     )
 
 
@@ -308,7 +323,9 @@ def _concluded(low, span, z, here, past, groups, unit, units, good, calls) -> So
     )
     violation = np.max(-here.margins, axis=1, initial=0.0)
     feasible = good & (violation <= FEASIBLE)
-    rows, values, slopes, near = _planes(here, np.zeros_like(here.margins), z, past, np.arange(n), groups)
+    rows, values, slopes, own = _planes(here, np.zeros_like(here.margins), z, past, np.arange(n), groups)
+    near = np.repeat(past.near(np.arange(n), z), (rows.shape[1] - own) // POINTS, axis=1)
+    near = np.concatenate([np.ones((n, own), bool), near], axis=1)
     ended: list[Optimality | None] = [None] * n
     for i in np.flatnonzero(feasible):
         one = Evaluation(here.objective[i], here.slope[i], values[i], slopes[i])
