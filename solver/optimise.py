@@ -344,7 +344,10 @@ def _trusted(scaled: _Scaled) -> None:
         return optimise_batch.Evaluations(objective, slope * scaled.span, margins, jacobian * scaled.span)
 
     zero = np.zeros(len(scaled.span))
-    ended = optimise_batch.minimise(evaluate, scaled.best.z[None], zero, zero + 1, scaled.problem.groups)
+    units = np.array([scaled.unit]), scaled.row_units[None]
+    ended = optimise_batch.minimise(
+        evaluate, scaled.best.z[None], zero, zero + 1, scaled.problem.groups, units=units
+    )
     (at,) = ended.optimality
     if at is not None and at.stationary:
         objective, slope, margins, jacobian = (part[0] for part in ended.found)

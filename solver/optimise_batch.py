@@ -28,6 +28,7 @@ POINTS, BENT = 8, 2  # of the past that are kept, and rows of a group that count
 HELD = 1e-6  # multiplier of a plane that holds back a step
 NEAR = 1e-3  # share of the variables' ranges within which slopes are those to another side of a kink
 ITERATIONS = 60
+FLAT = 1e-6  # scaled slope that counts as none
 GAIN = 1e-9  # promised scaled gain at which a problem is solved
 BOX, SMALLEST_BOX, LARGEST_BOX = 0.25, 1e-7, 1.0  # of trust
 PENALTY, LARGEST_PENALTY = 1.0, 1e6  # of the scaled violation
@@ -78,6 +79,7 @@ def minimise(
     high: np.ndarray,
     groups: np.ndarray,
     progress: Callable[[int, int], None] = lambda done, all: None,
+    units: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Solutions:
     """Searches from `start` (n, k), all of them at once.
 
@@ -86,6 +88,8 @@ def minimise(
         low, high: (k,) bounds of all.
         groups: (m,) group of each row of margins, as `optimise.Problem`.
         progress: Called after each iteration with the problems that are done, and with all.
+        units: Of objective (n,) and margins (n, m), by which they are scaled; the lengths of their slopes at the
+            start if not given.
     """
     span = high - low
     n, k = start.shape
@@ -93,19 +97,12 @@ def minimise(
     everyone = np.arange(n)
     first = evaluate(low + z * span, everyone)
     good = first.finite
-    unit = np.linalg.norm(first.slope * span, axis=1)
-    unit = np.where(good & (unit > 0), unit, np.maximum(np.abs(first.objective), 1.0))
-    lengths = np.linalg.norm(first.jacobian * span, axis=2)
-    units = np.ones((n, len(groups)))
-    for group in np.unique(groups):
-        of = groups == group
-        longest = lengths[:, of].max(axis=1)
-        units[:, of] = np.where(good & (longest > 0), longest, 1.0)[:, None]
+    unit, row_units = _units(first, good, span, groups) if units is None else units
 
     def scaled(found: Evaluations, which: np.ndarray) -> Evaluations:
         slope = found.slope * span / unit[which, None]
-        jacobian = found.jacobian * span / units[which][..., None]
-        out = Evaluations(found.objective / unit[which], slope, found.margins / units[which], jacobian)
+        jacobian = found.jacobian * span / row_units[which][..., None]
+        out = Evaluations(found.objective / unit[which], slope, found.margins / row_units[which], jacobian)
         fill = (WORSE, 0.0, -WORSE, 0.0)
         bad = ~found.finite
         return Evaluations(
@@ -188,7 +185,22 @@ def minimise(
         for part, new in zip(here, there):
             part[moved] = new[accepted]
         open_[tried[box[tried] < SMALLEST_BOX]] = False
-    return _concluded(low, span, z, here, past, groups, unit, units, good, calls)
+    return _concluded(low, span, z, here, past, groups, unit, row_units, good, calls)
+
+
+def _units(
+    first: Evaluations, good: np.ndarray, span: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the objective's slope (n,) and of the longest of each row's group (n, m)."""
+    unit = np.linalg.norm(first.slope * span, axis=1)
+    unit = np.where(good & (unit > 0), unit, np.maximum(np.abs(first.objective), 1.0))
+    lengths = np.linalg.norm(first.jacobian * span, axis=2)
+    units = np.ones((len(unit), len(groups)))
+    for group in np.unique(groups):
+        of = groups == group
+        longest = lengths[:, of].max(axis=1)
+        units[:, of] = np.where(good & (longest > 0), longest, 1.0)[:, None]
+    return unit, units
 
 
 def _of(found: Evaluations, which: np.ndarray) -> Evaluations:
@@ -272,6 +284,8 @@ def _step(slope, margins, slopes, z, hessian, box, penalty) -> tuple[np.ndarray,
     m = margins.shape[1]
     # A violation that counts as none stays as it is: to undo it would cost more than there is to gain.
     wanted = np.where(margins < 0, np.minimum(margins + FEASIBLE / 2, 0), margins)
+    # What no step changes is left out: its multiplier would be any.
+    wanted = np.where(np.abs(slopes).max(axis=2, initial=0.0) < FLAT, 1.0, wanted)
     # Unknowns: the step and the violation. Rows: constraints, both sides of the box, violation >= 0.
     B = np.zeros((n, k + 1, k + 1))
     B[:, :k, :k] = hessian
