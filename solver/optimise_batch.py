@@ -139,7 +139,8 @@ def minimise(
         raised &= penalty[which] < LARGEST_PENALTY
         penalty[which[raised]] *= 10
         solved = (promised <= GAIN) & ~raised & ~again
-        held = (weights[:, own:].reshape(len(which), POINTS, -1) > HELD).any(axis=2)
+        of_point = weights[:, own:].reshape(len(which), POINTS, (rows.shape[1] - own) // POINTS)
+        held = np.any(of_point > HELD, axis=2)
         # What holds back the last step must be of this point: else it is forgotten, and tried again.
         far = held & ~past.near(which, z[which]) & solved[:, None]
         past.forget(which, far, z[which], now)

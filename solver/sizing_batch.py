@@ -112,8 +112,9 @@ def search_batch(
     margins, worth = np.zeros((n, len(which))), np.full((n, len(which)), np.nan)
     for group, of in enumerate(which):
         margins[:, group] = found.found.margins[:, of].min(axis=1)
-        for i in np.flatnonzero(found.converged):
-            worth[i, group] = found.optimality[i].rows[of].sum()
+        for i, at in enumerate(found.optimality):
+            if at is not None and at.stationary:
+                worth[i, group] = at.rows[of].sum()
     return SizedBatch(
         dict(fixed),
         tuple(task.names),

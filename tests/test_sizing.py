@@ -151,6 +151,21 @@ def test_many_problems_at_once_end_where_slsqp_does():
     np.testing.assert_allclose(here, worth, rtol=1e-3)
 
 
+def test_many_problems_without_constraints():
+    centre = np.array([[0.2, -0.4], [0.9, 3.0]])
+
+    def evaluate(x, which):
+        away = x - centre[which]
+        none = np.zeros((len(x), 0))
+        return optimise_batch.Evaluations((away**2).sum(1), 2 * away, none, np.zeros((len(x), 0, 2)))
+
+    found = optimise_batch.minimise(
+        evaluate, np.zeros((2, 2)), np.full(2, -1.0), np.ones(2), np.zeros(0, int)
+    )
+    assert found.converged.all()
+    np.testing.assert_allclose(found.x, np.clip(centre, -1, 1), atol=1e-4)
+
+
 def bent(C, price, pieces):
     """As `of_rows`, with the least of every `pieces` rows in place of them: rows with kinks of their own."""
 
