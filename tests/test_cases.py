@@ -215,5 +215,5 @@ def test_sunrise_thins_and_keeps_its_rows_distinct(solved):
     assert outcome.rows == 6
     assert len(set(outcome.scalars["panel_mean_c"])) == 6
     orbit = cases.load("project_sunrise").orbit
-    assert isinstance(orbit, schema.WalkerOrbit)
+    assert isinstance(orbit, schema.SunSynchronousOrbit)
     assert orbit.planes * orbit.satellites_per_plane == 1000
