@@ -2,6 +2,7 @@
 
     pytest bench/bench_gradient.py
     python bench/bench_gradient.py [REVOLUTIONS [STEPS]] [--single]
+    python bench/bench_gradient.py --case       the whole case by all its keys, hot and cold, both ends of life
 
 The Suncatcher case's satellite at the epochs of a year, on one device: the hottest place of its panel in each
 revolution, summed, in reverse mode by every leaf of design, loads, orbit and surfaces, and in forward mode along six
@@ -21,7 +22,8 @@ devices.configure("cpu")
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from dawndusk.kernels import march, revolution  # noqa: E402
-from dawndusk.solver import build, case  # noqa: E402
+from dawndusk.solver import build, case, keys  # noqa: E402
+from dawndusk.solver.differentiable import Differentiable, conditions  # noqa: E402
 
 CASE = Path(__file__).parents[1] / "cases" / "suncatcher.toml"
 VARIABLES = 6
@@ -62,6 +64,17 @@ def figures(revolutions: int, steps: int, dtype: str):
     }
 
 
+def whole_case(dtype: str):
+    """All figures of the case at twelve epochs under four conditions; and one with its slopes by every key."""
+    found = case.load(str(CASE), ["orbit.satellites=1"])
+    names = [name for name in keys.continuous(found) if name not in keys.OF_LEVEL]
+    under = conditions(("hot", "cold"), ("beginning", "end"))
+    model = Differentiable(found, names, under, dtype=np.dtype(dtype))
+    slopes = jax.value_and_grad(lambda x: model(x)["peak_chip_temperature"])
+    start = (jnp.asarray(model.start),)
+    return {"figures": (jax.jit(model.__call__), start), f"{len(names)} keys": (jax.jit(slopes), start)}
+
+
 def seconds(f, args, rounds: int = 5) -> float:
     """Least CPU time of a call [s]."""
     jax.block_until_ready(f(*args))
@@ -92,6 +105,7 @@ def main() -> None:
     )
     parser.add_argument("revolutions", nargs="?", type=int, default=48)
     parser.add_argument("steps", nargs="?", type=int, default=128)
+    parser.add_argument("--case", action="store_true", help="figures of the whole case by all its keys")
     parser.add_argument("--single", action="store_true", help="float32 in place of float64")
     asked = parser.parse_args()
     dtype = "float32" if asked.single else "float64"
@@ -102,7 +116,8 @@ def main() -> None:
         f"{asked.revolutions} revolutions x 32 x 16 cells x {asked.steps} steps, {dtype}, one {device} device"
     )
     forward = None
-    for name, (f, args) in figures(asked.revolutions, asked.steps, dtype).items():
+    made = whole_case(dtype) if asked.case else figures(asked.revolutions, asked.steps, dtype)
+    for name, (f, args) in made.items():
         spent = seconds(f, args)
         forward = spent if forward is None else forward
         print(f"{name:>12}: {spent * 1e3:8.1f} ms, {spent / forward:5.2f} times forward", flush=True)

@@ -205,6 +205,22 @@ def optimality(
     return Optimality(worth, low, high, float(left))
 
 
+def scale(found: Evaluation, span: np.ndarray, groups: np.ndarray) -> tuple[float, np.ndarray]:
+    """Units of the objective and of each row (m,): the length of its slope and of the longest of its group.
+
+    Args:
+        span: (k,) unit of each variable.
+        groups: (m,) group of each row.
+    """
+    unit = float(np.linalg.norm(found.slope * span)) or max(abs(found.objective), 1.0)
+    lengths, units = np.linalg.norm(found.jacobian * span, axis=1), np.ones(len(groups))
+    for group in np.unique(groups):
+        of = groups == group
+        # A margin that nothing changes here, such as a battery's that is not drawn on, may bind elsewhere.
+        units[of] = lengths[of].max() or np.abs(found.margins[of]).max() or 1.0
+    return unit, units
+
+
 class _Point(NamedTuple):
     z: np.ndarray
     found: Evaluation
@@ -223,21 +239,11 @@ class _Scaled:
         found = problem.evaluate(problem.low + z * self.span)
         if not found.finite:
             raise NoStart("no finite answer at the start")
-        self.unit = self._length(found.slope[None])[0] or max(abs(found.objective), 1.0)
-        length = self._length(found.jacobian)
-        self.units = np.ones(self.groups)
-        for group in range(self.groups):
-            of = problem.groups == group
-            longest, largest = length[of].max(initial=0), np.abs(found.margins[of]).max(initial=0)
-            # A margin that nothing changes here, such as a battery's that is not drawn on, may bind elsewhere.
-            self.units[group] = longest or largest or 1.0
-        self.row_units, self.allowed = self.units[problem.groups], CALLS
+        self.unit, self.row_units = scale(found, self.span, problem.groups)
+        self.allowed = CALLS
         self.best = self.last = _Point(z, found, self.violation(found))
         self.kink: tuple[_Point, Optimality] | None = None
         self._note(found)
-
-    def _length(self, slopes: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(slopes * self.span, axis=1)
 
     def violation(self, found: Evaluation) -> float:
         return float(np.max(-found.margins / self.row_units, initial=0.0))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .optimise import ACTIVE, AT_BOUND, FEASIBLE, WORSE, Evaluation, Optimality, optimality
+from .optimise import ACTIVE, AT_BOUND, FEASIBLE, WORSE, Evaluation, Optimality, optimality, scale
 from .quadratic import minimum
 
 NEAREST = 8  # rows of a group that enter one by one
@@ -89,7 +89,7 @@ def minimise(
         groups: (m,) group of each row of margins, as `optimise.Problem`.
         progress: Called after each iteration with the problems that are done, and with all.
         units: Of objective (n,) and margins (n, m), by which they are scaled; the lengths of their slopes at the
-            start if not given.
+            start (`optimise.scale`) if not given.
     """
     span = high - low
     n, k = start.shape
@@ -97,7 +97,9 @@ def minimise(
     everyone = np.arange(n)
     first = evaluate(low + z * span, everyone)
     good = first.finite
-    unit, row_units = _units(first, good, span, groups) if units is None else units
+    unit, row_units = units or (np.ones(n), np.ones((n, len(groups))))
+    for i in np.flatnonzero(good) if units is None else ():
+        unit[i], row_units[i] = scale(Evaluation(*(part[i] for part in first)), span, groups)
 
     def scaled(found: Evaluations, which: np.ndarray) -> Evaluations:
         slope = found.slope * span / unit[which, None]
@@ -189,21 +191,6 @@ def minimise(
     return _concluded(low, span, z, here, past, groups, unit, row_units, good, calls)
 
 
-def _units(
-    first: Evaluations, good: np.ndarray, span: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of the objective's slope (n,) and of the longest of each row's group (n, m)."""
-    unit = np.linalg.norm(first.slope * span, axis=1)
-    unit = np.where(good & (unit > 0), unit, np.maximum(np.abs(first.objective), 1.0))
-    lengths = np.linalg.norm(first.jacobian * span, axis=2)
-    units = np.ones((len(unit), len(groups)))
-    for group in np.unique(groups):
-        of = groups == group
-        longest = lengths[:, of].max(axis=1)
-        units[:, of] = np.where(good & (longest > 0), longest, 1.0)[:, None]
-    return unit, units
-
-
 def _of(found: Evaluations, which: np.ndarray) -> Evaluations:
     return Evaluations(*(part[which] for part in found))
 
@@ -268,7 +255,7 @@ def _planes(
     actual = _taken(now.margins, bent)[:, None]
     value = actual + np.abs(value - actual)
     return (
-        np.concatenate([rows, *np.repeat(bent[:, None], POINTS, axis=1).swapaxes(0, 1)], axis=1),
+        np.concatenate([rows, np.tile(bent, (1, POINTS))], axis=1),
         np.concatenate([_taken(now.margins + missed, rows), value.reshape(n, -1)], axis=1),
         np.concatenate([_taken(now.jacobian, rows), slopes.reshape(n, -1, k)], axis=1),
         rows.shape[1],
@@ -340,13 +327,17 @@ def _concluded(low, span, z, here, past, groups, unit, units, good, calls) -> So
     feasible = good & (violation <= FEASIBLE)
     rows, values, slopes, own = _planes(here, np.zeros_like(here.margins), z, past, np.arange(n), groups)
     near = np.repeat(past.near(np.arange(n), z), (rows.shape[1] - own) // POINTS, axis=1)
-    near = np.concatenate([np.ones((n, own), bool), near], axis=1)
+    every = np.arange(len(groups))
     ended: list[Optimality | None] = [None] * n
     for i in np.flatnonzero(feasible):
-        one = Evaluation(here.objective[i], here.slope[i], values[i], slopes[i])
+        beside = own + np.flatnonzero(near[i])
+        margins = np.concatenate([here.margins[i], values[i, beside]])
+        jacobian = np.concatenate([here.jacobian[i], slopes[i, beside]])
         at_bounds = z[i] <= AT_BOUND, z[i] >= 1 - AT_BOUND
-        at = optimality(one, near[i] & (values[i] <= ACTIVE), *at_bounds, np.ones(k), 1.0)
-        of_rows = np.bincount(rows[i], at.rows, len(groups)) * unit[i] / units[i]
+        one = Evaluation(here.objective[i], here.slope[i], margins, jacobian)
+        at = optimality(one, margins <= ACTIVE, *at_bounds, np.ones(k), 1.0)
+        of = np.concatenate([every, rows[i, beside]])
+        of_rows = np.bincount(of, at.rows, len(groups)) * unit[i] / units[i]
         ended[i] = Optimality(of_rows, at.low * unit[i] / span, at.high * unit[i] / span, at.residual)
     converged = np.array([one is not None and one.stationary for one in ended])
     return Solutions(low + z * span, found, tuple(ended), violation, feasible, converged, calls)
